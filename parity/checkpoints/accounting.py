@@ -1,0 +1,37 @@
+"""Nothing is skipped in silence: every tensor of a source is used, every tensor of a target is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+Shape = tuple[int, ...]
+
+_SHOWN = 20
+
+
+class CheckpointError(ValueError):
+    """A file that is not the checkpoint it should be; the message names the file and the tensors."""
+
+
+def account(expected: Mapping[str, Shape], found: Mapping[str, Shape], *, source: str) -> None:
+    """Holds the tensors of a source against those that a model has.
+
+    Args:
+        expected: Shape of each tensor of the model, by name.
+        found: Shape of each tensor of the source, by name.
+        source: What to call the source.
+
+    Raises:
+        CheckpointError: Any is missing, unexpected or misshapen; all of them are in one report.
+    """
+    problems = [f"missing {name} {list(shape)}" for name, shape in expected.items() if name not in found]
+    problems += [f"unexpected {name} {list(shape)}" for name, shape in found.items() if name not in expected]
+    problems += [
+        f"misshapen {name}: got {list(found[name])}, expected {list(shape)}"
+        for name, shape in expected.items()
+        if name in found and tuple(found[name]) != tuple(shape)
+    ]
+    if problems:
+        more = [f"... and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
+        lines = "\n  ".join(problems[:_SHOWN] + more)
+        raise CheckpointError(f"{source}: {len(problems)} of {len(expected)} expected tensors don't fit\n  {lines}")

@@ -1,0 +1,125 @@
+"""The native checkpoint: a directory with `config.json` and `model.safetensors` that both frameworks read and write.
+
+`config.json` holds the config (architecture, numerics, preprocessing), its name and where the weights came from;
+`model.safetensors` holds tensors by canonical (timm) name in canonical (PyTorch) layout.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..configs import Config, from_dict, to_dict
+from .accounting import CheckpointError
+from .tensors import LazyTensors, write_tensors
+
+CONFIG = "config.json"
+FORMAT = "vit-parity"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An opened native checkpoint.
+
+    Attributes:
+        path: Its directory.
+        config: Architecture, numerics and preprocessing.
+        name: The registered name that the config started from; empty if none.
+        source: Where the weights came from, such as the framework that wrote them.
+        tensors: By canonical name; read when asked for.
+    """
+
+    path: Path
+    config: Config
+    name: str
+    source: dict[str, Any] = field(repr=False)
+    tensors: LazyTensors = field(repr=False)
+
+
+def is_native(path: Path) -> bool:
+    """Whether a directory says that it is a native checkpoint."""
+    try:
+        return json.loads((path / CONFIG).read_text()).get("format") == FORMAT
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def read(path: str | Path) -> Checkpoint:
+    """Opens a native checkpoint; no tensor is read yet.
+
+    Raises:
+        CheckpointError: Not a native checkpoint, or a config that makes no model; names the file and the field.
+    """
+    path = Path(path)
+    file = path / CONFIG
+    try:
+        data = json.loads(file.read_text())
+    except OSError:
+        raise CheckpointError(f"{file}: no such file; expected the directory of a native checkpoint") from None
+    except ValueError as error:
+        raise CheckpointError(f"{file}: not JSON: {error}") from None
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise CheckpointError(f"{file}: got no field format={FORMAT!r}, expected a native checkpoint")
+    if data.get("format_version") != VERSION:
+        found = data.get("format_version")
+        raise CheckpointError(
+            f"{file}: format_version: got {found!r}, expected {VERSION}; a newer vit-parity wrote it?"
+        )
+    try:
+        config = from_dict(data.get("config") or {})
+    except ValueError as error:
+        raise CheckpointError(f"{file}: {error}") from None
+    return Checkpoint(path, config, data.get("name") or "", data.get("source") or {}, LazyTensors(path))
+
+
+def write(
+    path: str | Path,
+    config: Config,
+    tensors: Mapping[str, np.ndarray],
+    *,
+    name: str = "",
+    source: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes a native checkpoint, whole or not at all.
+
+    Args:
+        path: The directory; an older native checkpoint there is replaced once the new one is complete.
+        config: Of the model.
+        tensors: By canonical name, in canonical layout.
+        name: The registered name that the config started from.
+        source: Where the weights came from; JSON values.
+
+    Raises:
+        CheckpointError: Something other than a native checkpoint is in the way.
+    """
+    path = Path(path)
+    if path.exists() and not (path.is_dir() and (is_native(path) or not any(path.iterdir()))):
+        raise CheckpointError(f"{path}: exists and is no native checkpoint; remove it or choose another directory")
+    data = {
+        "format": FORMAT,
+        "format_version": VERSION,
+        "name": name,
+        "config": to_dict(config),
+        "source": dict(source or {}),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch:
+        new, old = Path(scratch) / "new", Path(scratch) / "old"
+        new.mkdir()
+        write_tensors(new, tensors)
+        (new / CONFIG).write_text(json.dumps(data, indent=2) + "\n")
+        if path.exists():
+            path.rename(old)
+        try:
+            new.rename(path)
+        except OSError:
+            if old.exists():
+                old.rename(path)
+            raise

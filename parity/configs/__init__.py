@@ -1,0 +1,21 @@
+"""Configs of models and runs: frozen dataclasses of standard-library types, and the registry of named models."""
+
+from .execution import Execution
+from .preprocessing import Preprocessing
+from .registry import Config, close_match, family, from_dict, get, name_of, names, replace, to_dict
+from .vit import VitConfig
+
+__all__ = [
+    "Config",
+    "Execution",
+    "Preprocessing",
+    "VitConfig",
+    "close_match",
+    "family",
+    "from_dict",
+    "get",
+    "name_of",
+    "names",
+    "replace",
+    "to_dict",
+]

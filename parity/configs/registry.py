@@ -1,0 +1,124 @@
+"""Named models, and configs to and from JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import fnmatch
+import functools
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .models import NORMALIZATIONS, VIT
+from .preprocessing import Preprocessing
+from .vit import VitConfig
+
+Config = VitConfig
+
+# The name by which a JSON file says which class its fields belong to.
+FAMILIES: dict[str, type[Config]] = {"vit": VitConfig}
+_MODELS: dict[str, Mapping[str, Mapping[str, Any]]] = {"vit": VIT}
+
+
+def names(pattern: str = "*") -> list[str]:
+    """Names of the registered models that match a shell-style pattern, sorted."""
+    return sorted(name for models in _MODELS.values() for name in models if fnmatch.fnmatchcase(name, pattern))
+
+
+@functools.cache
+def _registered(name: str) -> Config:
+    for family, models in _MODELS.items():
+        if name in models:
+            fields = dict(models[name])
+            mean, std = NORMALIZATIONS[fields.pop("normalize", "half")]
+            keys = ("interpolation", "crop_pct", "crop_mode")
+            images = {key: fields.pop(key) for key in keys if key in fields}
+            return FAMILIES[family](preprocessing=Preprocessing(mean=mean, std=std, **images), **fields)
+    raise ValueError(f"unknown model {name!r}{close_match(name, names())}; `vit-parity models` lists all of them")
+
+
+def get(name: str, **overrides: Any) -> Config:
+    """The config of a named model, with fields replaced.
+
+    Args:
+        name: A registered name, such as `vit_small_patch16_224`.
+        overrides: Fields to replace, such as `num_classes=10`.
+
+    Raises:
+        ValueError: Unknown name or field (with a close match), or fields that make no model.
+    """
+    return replace(_registered(name), **overrides)
+
+
+def replace(config: Config, **overrides: Any) -> Config:
+    """`dataclasses.replace` that names an unknown field and the nearest known one."""
+    known = [field.name for field in dataclasses.fields(config)]
+    for name in overrides:
+        if name not in known:
+            raise ValueError(f"unknown config field {name!r}{close_match(name, known)}")
+    return dataclasses.replace(config, **overrides)
+
+
+def family(config: Config) -> str:
+    """The registry's name for the class of a config."""
+    return next(name for name, cls in FAMILIES.items() if cls is type(config))
+
+
+def name_of(config: Config) -> str:
+    """The registered name of a config, or of the one it differs from in input, classes and dropout only; else ''."""
+    free = ("image_size", "num_classes", "drop_rate", "attn_drop_rate", "drop_path_rate")
+    for ignored in ((), free):
+        for name in names():
+            registered = _registered(name)
+            if type(registered) is type(config):
+                same = {field: getattr(config, field) for field in ignored}
+                if dataclasses.replace(registered, **same) == config:
+                    return name
+    return ""
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """A config as JSON values: its family, then every field."""
+    return {"family": family(config)} | _jsonable(dataclasses.asdict(config))
+
+
+def from_dict(data: Mapping[str, Any]) -> Config:
+    """The inverse of `to_dict`.
+
+    Raises:
+        ValueError: Unknown family or field, or a value that the config rejects; names it.
+    """
+    fields = dict(data)
+    name = fields.pop("family", None)
+    if name not in FAMILIES:
+        raise ValueError(f"family: got {name!r}, expected one of {', '.join(FAMILIES)}")
+    preprocessing = fields.pop("preprocessing", None)
+    if preprocessing is not None:
+        fields["preprocessing"] = _build(Preprocessing, preprocessing, "preprocessing")
+    return _build(FAMILIES[name], fields, "config")
+
+
+def close_match(name: str, known: Iterable[str]) -> str:
+    """A phrase for an error message: the nearest known name, or nothing."""
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {matches[0]!r}?" if matches else ""
+
+
+def _build(cls: type, fields: Any, where: str) -> Any:
+    if not isinstance(fields, Mapping):
+        raise ValueError(f"{where}: got {type(fields).__name__}, expected an object")
+    known = [field.name for field in dataclasses.fields(cls)]
+    for name in fields:
+        if name not in known:
+            raise ValueError(f"{where}: unknown field {name!r}{close_match(name, known)}")
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _jsonable(item) for key, item in value.items()}
+    return [_jsonable(item) for item in value] if isinstance(value, tuple | list) else value

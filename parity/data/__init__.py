@@ -1,0 +1,27 @@
+"""Data sets, decoding, augmentation and batching.
+
+Importing this package needs numpy alone; grain, TFDS, scikit-learn and Pillow are imported by what uses them.
+"""
+
+from parity.configs.augmentation import Augmentation
+from parity.data.augment import augment_image, horizontal_flip, random_resized_crop, random_rotate, random_shift
+from parity.data.loader import Batch, eval_batches, train_batches
+from parity.data.preprocessing import normalize, resize_and_crop
+from parity.data.sources import Source, default_data_dir, open_source
+
+__all__ = [
+    "Augmentation",
+    "Batch",
+    "Source",
+    "augment_image",
+    "default_data_dir",
+    "eval_batches",
+    "horizontal_flip",
+    "normalize",
+    "open_source",
+    "random_resized_crop",
+    "random_rotate",
+    "random_shift",
+    "resize_and_crop",
+    "train_batches",
+]

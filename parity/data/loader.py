@@ -1,0 +1,209 @@
+"""Batches for training and evaluation, with grain.
+
+A global batch depends on the seed and the step alone: not on the number of processes, workers or threads. Batches are
+uint8, for normalising on the host would halve the images per second: the consumer calls `normalize`, or does the same
+on the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from parity.configs.augmentation import Augmentation
+from parity.configs.preprocessing import Preprocessing
+from parity.data.augment import augment_image
+from parity.data.extras import require
+from parity.data.preprocessing import resize_and_crop
+from parity.data.sources import Source
+
+if TYPE_CHECKING:
+    from parity.data.iterator import TrainIterator
+
+Batch = dict[str, np.ndarray]
+_EVAL_THREADS = 2
+
+
+def train_batches(
+    source: Source,
+    *,
+    batch_size: int,
+    image_size: tuple[int, int],
+    preprocessing: Preprocessing,
+    augmentation: Augmentation,
+    seed: int,
+    num_epochs: int | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+    num_threads: int = 2,
+    num_workers: int = 0,
+    start_step: int = 0,
+) -> TrainIterator:
+    """Shuffled, augmented batches.
+
+    Epochs are shuffled one by one and then joined, so a batch may hold the end of one and the start of the next, and
+    no image is lost. Process p gets rows `[p * b, (p + 1) * b)` of each global batch, b = batch_size / process_count.
+
+    Args:
+        source: The images.
+        batch_size: Of the global batch, over all processes.
+        image_size: (height, width) in pixels.
+        preprocessing: Gives the interpolation, and the crop where `augmentation` has none.
+        augmentation: What is done to the images at random.
+        seed: In [0, 2**32): decides the order and the augmentation.
+        num_epochs: Passes over the source, the batch that isn't full at their very end dropped. None never ends.
+        process_index: Which process this is.
+        process_count: Number of processes, each with its own iterator.
+        num_threads: Threads that prepare batches, in each worker; 0 prepares them in the caller,
+            which is fastest for images as small as the digits.
+        num_workers: Worker processes; they are spawned, so the script needs an `if __name__ == "__main__"`.
+        start_step: Number of batches to leave out at the start; none of them is read.
+
+    Returns:
+        A grain `DatasetIterator` of `{"image": uint8 (b, h, w, c), "label": int32 (b,)}`. `get_state()` is a small
+        dictionary that goes into JSON; `set_state()` takes it in any number of processes, workers and threads, and the
+        batches that follow are the same, bit for bit. `close()` ends its workers.
+
+    Raises:
+        ValueError: If batch_size doesn't divide by process_count or exceeds the source, or a number is out of range.
+    """
+    _check_batching(batch_size, process_index, process_count)
+    _check_run(seed, num_epochs, num_threads, num_workers)
+    if len(source) < batch_size:
+        raise ValueError(f"batch_size: got {batch_size}, expected {len(source)} or fewer, the images of {source.name}")
+    grain = require("grain")
+    transform = _TrainTransform(image_size, preprocessing, augmentation)
+    # The random transform comes before the split among processes: its randomness follows the global position.
+    examples = grain.MapDataset.source(source).seed(seed).shuffle().random_map(transform).repeat(num_epochs)
+    shard = _ProcessShard(examples, batch_size, process_index, process_count)
+    batches = grain.MapDataset.source(shard).batch(batch_size // process_count, drop_remainder=True)
+    return require("parity.data.iterator").TrainIterator(
+        batches,
+        start_step=start_step,
+        num_threads=num_threads,
+        num_workers=num_workers,
+        run={"seed": seed, "batch_size": batch_size, "num_images": len(source)},
+    )
+
+
+def eval_batches(
+    source: Source,
+    *,
+    batch_size: int,
+    image_size: tuple[int, int],
+    preprocessing: Preprocessing,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[Batch]:
+    """Every image once, in order, in batches of one static shape.
+
+    Process p gets rows `[p * b, (p + 1) * b)` of each global batch, b = batch_size / process_count. Every process
+    yields the same number of batches, so that collectives match up; rows beyond the last image are zeros.
+
+    Args:
+        source: The images.
+        batch_size: Of the global batch, over all processes.
+        image_size: (height, width) in pixels.
+        preprocessing: How to resize and crop.
+        process_index: Which process this is.
+        process_count: Number of processes, each with its own iterator.
+
+    Returns:
+        An iterator of `{"image": uint8 (b, h, w, c), "label": int32 (b,), "mask": bool (b,)}`; `mask` is False where a
+        row holds no image.
+
+    Raises:
+        ValueError: If batch_size doesn't divide by process_count, or a number is out of range.
+    """
+    _check_batching(batch_size, process_index, process_count)
+    grain = require("grain")
+    batches = _EvalBatches(source, batch_size, image_size, preprocessing, process_index, process_count)
+    options = grain.ReadOptions(num_threads=_EVAL_THREADS, prefetch_buffer_size=2 * _EVAL_THREADS)
+    return iter(grain.MapDataset.source(batches).to_iter_dataset(options))
+
+
+@dataclass(frozen=True)
+class _TrainTransform:
+    image_size: tuple[int, int]
+    preprocessing: Preprocessing
+    augmentation: Augmentation
+
+    def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> Batch:
+        image = augment_image(
+            example["image"],
+            rng,
+            size=self.image_size,
+            augmentation=self.augmentation,
+            preprocessing=self.preprocessing,
+        )
+        return {"image": image, "label": np.asarray(example["label"], np.int32)}
+
+
+@dataclass(frozen=True)
+class _ProcessShard:
+    """The examples of one process: its rows of global batch 0, then of global batch 1, ...
+
+    Not `examples[process_index::process_count]`, which would hold the same batches with their rows interleaved.
+    """
+
+    examples: Any
+    batch_size: int
+    process_index: int
+    process_count: int
+
+    def __len__(self) -> int:
+        return len(self.examples) // self.batch_size * (self.batch_size // self.process_count)
+
+    def __getitem__(self, index: int) -> Batch:
+        rows = self.batch_size // self.process_count
+        step, row = divmod(index, rows)
+        return self.examples[step * self.batch_size + self.process_index * rows + row]
+
+
+@dataclass(frozen=True)
+class _EvalBatches:
+    source: Source
+    batch_size: int
+    image_size: tuple[int, int]
+    preprocessing: Preprocessing
+    process_index: int
+    process_count: int
+
+    def __len__(self) -> int:
+        return -(-len(self.source) // self.batch_size)
+
+    def __getitem__(self, step: int) -> Batch:
+        rows = self.batch_size // self.process_count
+        start = step * self.batch_size + self.process_index * rows
+        image = np.zeros((rows, *self.image_size, self.source.in_chans), np.uint8)
+        label = np.zeros(rows, np.int32)
+        mask = start + np.arange(rows) < len(self.source)
+        for row in np.flatnonzero(mask):
+            example = self.source[start + int(row)]
+            image[row] = resize_and_crop(example["image"], self.image_size, self.preprocessing)
+            label[row] = example["label"]
+        return {"image": image, "label": label, "mask": mask}
+
+
+def _check_batching(batch_size: int, process_index: int, process_count: int) -> None:
+    _check_range("process_count", process_count, 1)
+    _check_range("process_index", process_index, 0, process_count - 1)
+    _check_range("batch_size", batch_size, 1)
+    if batch_size % process_count:
+        raise ValueError(f"batch_size: got {batch_size}, expected a multiple of process_count, {process_count}")
+
+
+def _check_run(seed: int, num_epochs: int | None, num_threads: int, num_workers: int) -> None:
+    _check_range("seed", seed, 0, 2**32 - 1)
+    _check_range("num_epochs", 1 if num_epochs is None else num_epochs, 1)
+    _check_range("num_threads", num_threads, 0)
+    _check_range("num_workers", num_workers, 0)
+
+
+def _check_range(name: str, value: int, least: int, greatest: int | None = None) -> None:
+    if value < least or (greatest is not None and value > greatest):
+        bounds = f"{least} or more" if greatest is None else f"{least} to {greatest}"
+        raise ValueError(f"{name}: got {value}, expected {bounds}")

@@ -1,0 +1,69 @@
+"""Models to and from checkpoints. Twin: `vit_torch/checkpoint.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from parity import checkpoints, configs
+from parity.checkpoints import adapt
+from parity.configs import Execution
+
+from .models import Model, create_model
+from .sharding import parameter_shardings
+from .state import load_state_dict, named_leaves, state_dict
+
+
+def load(
+    path: str | Path,
+    *,
+    mesh: jax.sharding.Mesh | None = None,
+    dtype: Any = None,
+    image_size: int | tuple[int, int] | None = None,
+    num_classes: int | None = None,
+    execution: Execution = Execution(),
+) -> Model:
+    """The model of a checkpoint.
+
+    Args:
+        path: A native checkpoint, or a foreign one.
+        mesh: Where the parameters go, split by the rules of `vit_jax.sharding`; None for the default device.
+        dtype: Of the parameters; None for that of the file.
+        image_size: Another input size; the position embedding is resized.
+        num_classes: Another head, with new values; 0 for none.
+        execution: How to run the model.
+
+    Raises:
+        CheckpointError: Not a readable checkpoint, or tensors that don't fit, all in one report.
+    """
+    checkpoint = checkpoints.read(path)
+    config, tensors = adapt(checkpoint, image_size=image_size, num_classes=num_classes)
+    model = nnx.eval_shape(lambda: create_model(config, rngs=nnx.Rngs(0), execution=execution))
+    shardings = parameter_shardings(model, mesh) if mesh is not None else {}
+
+    def place(name: str, value: np.ndarray) -> jax.Array:
+        value = value if dtype is None else value.astype(jnp.dtype(dtype))
+        return jax.device_put(value, shardings[name]) if shardings else jnp.asarray(value)
+
+    load_state_dict(model, tensors, source=str(path), place=place)
+    return model
+
+
+def save(model: Model, path: str | Path, *, name: str = "") -> None:
+    """Writes a native checkpoint, whole or not at all.
+
+    Args:
+        model: With concrete parameters.
+        path: A directory; an older native checkpoint there is replaced.
+        name: The registered name that the model started from; found by its config if there is one.
+
+    Raises:
+        CheckpointError: Something other than a native checkpoint is in the way.
+    """
+    source = {"framework": "flax", "parameters": sum(variable.size for _, variable, _, _ in named_leaves(model))}
+    checkpoints.write(path, model.config, state_dict(model), name=name or configs.name_of(model.config), source=source)

@@ -1,0 +1,33 @@
+"""Activations by the names that configs use. Twin: `vit_torch/layers/act.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+from jaxtyping import Array, Float
+
+Activation = Callable[[Float[Array, "..."]], Float[Array, "..."]]
+
+
+def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """x * Phi(x), by the error function (Hendrycks and Gimpel 2016, arXiv:1606.08415)."""
+    return jax.nn.gelu(x, approximate=False)
+
+
+def gelu_tanh(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The tanh approximation of GELU: up to 5e-4 away from it."""
+    return jax.nn.gelu(x, approximate=True)
+
+
+def quick_gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """x * sigmoid(1.702 x), as in OpenAI's CLIP: up to 2e-2 away from GELU."""
+    return x * jax.nn.sigmoid(1.702 * x)
+
+
+def silu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """x * sigmoid(x)."""
+    return jax.nn.silu(x)
+
+
+ACTIVATIONS: dict[str, Activation] = {"gelu": gelu, "gelu_tanh": gelu_tanh, "quick_gelu": quick_gelu, "silu": silu}

@@ -1,0 +1,84 @@
+"""Running a stack of blocks: one by one, or scanned where neighbours are alike. Twin: `vit_torch/layers/stack.py`.
+
+Blocks are stored one by one in either case, so parameters have the same names and checkpoints are the same files.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from parity.configs import Execution
+
+from .. import random
+from ..sharding import constrain_batch
+
+Tokens = Float[Array, "b n d"]
+
+
+def run_blocks(
+    blocks: Sequence[nnx.Module],
+    x: Tokens,
+    *,
+    drop_path_rates: Sequence[float],
+    key: random.Key | None = None,
+    execution: Execution = Execution(),
+    collect: bool = False,
+) -> tuple[Tokens, list[Tokens]]:
+    """Applies the blocks in order.
+
+    Args:
+        blocks: Modules called as `block(x, drop_path_rate=, key=, execution=)`.
+        x: Tokens.
+        drop_path_rates: One for each block.
+        key: Of the random masks; None for none.
+        execution: Whether to scan and what to recompute in the backward pass.
+        collect: Whether to return the tokens after each block, too.
+
+    Returns:
+        The tokens after the last block, and after each block if they are collected.
+    """
+    keys = random.split(key, len(blocks))
+    rates = jnp.asarray(drop_path_rates, jnp.float32) if any(drop_path_rates) else [None] * len(blocks)
+    outputs: list[Tokens] = []
+    parts = [(*nnx.split(block), *rest) for block, *rest in zip(blocks, keys, rates, strict=True)]
+    for _, group in itertools.groupby(parts, key=_kind if execution.scan else id):
+        graphdefs, *inputs = zip(*group, strict=True)
+        members = list(zip(*inputs, strict=True))
+        run = _body(graphdefs[0], execution, collect=collect, scanned=len(members) > 1)
+        if len(members) > 1:
+            x, stacked = jax.lax.scan(run, x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *members))
+            outputs += list(stacked) if collect else []
+        else:
+            x, output = run(x, members[0])
+            outputs += [output] if collect else []
+    return x, outputs
+
+
+def _kind(part: Any) -> Any:
+    """Equal for blocks that can be scanned together."""
+    graphdef, state, *_ = part
+    return graphdef, [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(state)]
+
+
+def _body(graphdef: nnx.GraphDef, execution: Execution, *, collect: bool, scanned: bool) -> Callable:
+    """One block as a function of its tokens and of its parameters, key and drop-path rate."""
+
+    def run(x: Tokens, inputs: Any) -> tuple[Tokens, Tokens | None]:
+        state, key, rate = inputs
+        # Without this the compiler loses the batch sharding inside a scan, and every device computes the whole batch.
+        x = constrain_batch(x)
+        x = nnx.merge(graphdef, state)(x, drop_path_rate=rate, key=key, execution=execution)
+        x = constrain_batch(x)
+        return x, x if collect else None
+
+    if execution.remat == "none":
+        return run
+    dots = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+    return jax.checkpoint(run, policy=dots if execution.remat == "dots" else None, prevent_cse=not scanned)

@@ -1,0 +1,151 @@
+"""The flat Vision Transformer.
+
+Source: Dosovitskiy et al. 2020, arXiv:2010.11929, eq. 1 to 4. DeiT's distillation token (Touvron et al. 2020,
+arXiv:2012.12877), DINOv2's LayerScale and registers (Oquab et al. 2023, arXiv:2304.07193; Darcet et al. 2023,
+arXiv:2309.16588), CLIP's norm before the blocks and SigLIP's attention pooling are options of the config. Names and
+order of operations are timm's. Twin: `vit_torch/models/vit.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from parity.configs import Execution, VitConfig
+from parity.configs.sincos import sincos2d
+
+from .. import random
+from ..layers.block import Block
+from ..layers.drop import dropout
+from ..layers.linear import Linear
+from ..layers.norm import LayerNorm
+from ..layers.patch_embed import PatchEmbed
+from ..layers.pool import AttentionPool
+from ..layers.stack import run_blocks
+
+Tokens = Float[Array, "b n d"]
+
+
+class VisionTransformer(nnx.Module):
+    """Patches, prefix tokens and positions; pre-norm blocks; pooling; a linear head.
+
+    Args:
+        config: Architecture and numerics.
+        execution: How to run it.
+        rngs: Source of the initial values.
+    """
+
+    def __init__(self, config: VitConfig, *, execution: Execution = Execution(), rngs: nnx.Rngs):
+        self.config = config
+        self.execution = execution
+        dim, eps = config.embed_dim, config.norm_eps
+
+        def token(num: int, std: float) -> nnx.Param | None:
+            return nnx.Param(jax.random.normal(rngs.params(), (1, num, dim), jnp.float32) * std) if num else None
+
+        self.patch_embed = PatchEmbed(config, rngs=rngs)
+        self.cls_token = token(config.class_token, std=1e-6)
+        self.dist_token = token(config.dist_token, std=1e-6)
+        self.reg_token = token(config.reg_tokens, std=1e-6)
+        positions = config.num_patches + (config.num_prefix_tokens if config.pos_embed_prefix else 0)
+        self.pos_embed = token(positions if config.pos_embed == "learned" else 0, std=0.02)
+        self.norm_pre = LayerNorm(dim, eps=eps, rngs=rngs) if config.pre_norm else None
+        self.blocks = nnx.List([Block(config, rngs=rngs) for _ in range(config.depth)])
+        self.norm = LayerNorm(dim, eps=eps, rngs=rngs) if config.final_norm else None
+        self.attn_pool = AttentionPool(config, rngs=rngs) if config.global_pool == "map" else None
+        self.fc_norm = LayerNorm(dim, eps=eps, rngs=rngs) if config.fc_norm else None
+        axes = ("embed", "classes")
+        self.head = Linear(dim, config.num_classes, axes=axes, rngs=rngs) if config.num_classes else None
+        has_dist_head = config.dist_token and config.num_classes
+        self.head_dist = Linear(dim, config.num_classes, axes=axes, rngs=rngs) if has_dist_head else None
+
+    def __call__(self, images: Float[Array, "b h w c"], *, key: random.Key | None = None) -> Float[Array, "b classes"]:
+        """Logits; pooled features (b, d) where the config has no classes.
+
+        Args:
+            images: Normalised as the config's preprocessing says.
+            key: Of dropout and stochastic depth; None for neither.
+
+        Raises:
+            ValueError: The images don't have the size or the channels of the config.
+        """
+        return self.forward_head(self.forward_features(images, key=key))
+
+    def forward_features(self, images: Float[Array, "b h w c"], *, key: random.Key | None = None) -> Tokens:
+        """All tokens after the blocks and the final norm, prefix tokens first."""
+        x, _ = self._run(images, key=key)
+        return x if self.norm is None else self.norm(x)
+
+    def forward_intermediates(
+        self, images: Float[Array, "b h w c"], *, indices: Sequence[int] | None = None, norm: bool = False
+    ) -> list[Tokens]:
+        """All tokens after some blocks.
+
+        Args:
+            images: Normalised as the config's preprocessing says.
+            indices: Which blocks, negative from the end; None for all.
+            norm: Whether the final norm is applied to each.
+
+        Raises:
+            ValueError: An index beyond the blocks.
+        """
+        depth = self.config.depth
+        for index in indices or ():
+            if not -depth <= index < depth:
+                raise ValueError(f"indices: got {index}, expected values in [-{depth}, {depth})")
+        _, outputs = self._run(images, collect=True)
+        chosen = outputs if indices is None else [outputs[index] for index in indices]
+        return [self.norm(x) for x in chosen] if norm and self.norm is not None else chosen
+
+    def forward_head(self, x: Tokens) -> Float[Array, "b classes"]:
+        """Logits (or pooled features) of the tokens that `forward_features` returns."""
+        if self.head_dist is not None:
+            return (self.head(x[:, 0]) + self.head_dist(x[:, 1])) / 2
+        x = self._pool(x)
+        x = x if self.fc_norm is None else self.fc_norm(x)
+        return x if self.head is None else self.head(x)
+
+    def _run(
+        self, images: Float[Array, "b h w c"], *, key: random.Key | None = None, collect: bool = False
+    ) -> tuple[Tokens, list[Tokens]]:
+        key_embed, key_blocks = random.split(key, 2)
+        x = self._embed(self.patch_embed(images))
+        x = dropout(x, self.config.drop_rate, key_embed)
+        x = x if self.norm_pre is None else self.norm_pre(x)
+        return run_blocks(
+            self.blocks,
+            x,
+            drop_path_rates=self.config.drop_path_rates,
+            key=key_blocks,
+            execution=self.execution,
+            collect=collect,
+        )
+
+    def _embed(self, x: Float[Array, "b patches d"]) -> Tokens:
+        """Puts the prefix tokens in front and adds the positions, before or after."""
+        config = self.config
+        tokens = [token[...] for token in (self.cls_token, self.dist_token, self.reg_token) if token is not None]
+        prefix = [jnp.broadcast_to(token, (x.shape[0], *token.shape[1:])) for token in tokens]
+        if config.pos_embed == "learned" and config.pos_embed_prefix:
+            return jnp.concatenate([*prefix, x], axis=1) + self.pos_embed[...]
+        if config.pos_embed == "learned":
+            x = x + self.pos_embed[...]
+        elif config.pos_embed != "none":
+            big_vision = config.pos_embed == "sincos2d_big_vision"
+            table = sincos2d(config.grid_size, config.embed_dim, big_vision=big_vision)
+            x = x + jnp.asarray(table, dtype=x.dtype)
+        return jnp.concatenate([*prefix, x], axis=1)
+
+    def _pool(self, x: Tokens) -> Float[Array, "..."]:
+        config = self.config
+        if config.global_pool == "token":
+            return x[:, 0]
+        if config.global_pool == "avg":
+            return x[:, config.num_prefix_tokens :].mean(axis=1)
+        if self.attn_pool is not None:
+            return self.attn_pool(x[:, config.num_prefix_tokens :], execution=self.execution)
+        return x

@@ -1,0 +1,28 @@
+"""Random numbers of a forward pass: the same key gives the same masks in both frameworks.
+
+Keys are JAX's own (threefry). Twin: `vit_torch/random.py`, which computes the same bits.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+Key = jax.Array
+
+
+def key(seed: int) -> Key:
+    """The key of a seed."""
+    return jax.random.key(seed, impl="threefry2x32")
+
+
+def split(key: Key | None, num: int) -> list[Key] | list[None]:
+    """`num` independent keys; of None, which stands for no randomness, as many None."""
+    if key is None:
+        return [None] * num
+    return list(jax.random.split(key, num))
+
+
+def keep_mask(key: Key, keep_rate: jax.Array | float, shape: tuple[int, ...]) -> jax.Array:
+    """Booleans that are True with probability `keep_rate`, decided in float32 whatever the model's precision."""
+    return jax.random.uniform(key, shape, jnp.float32) < jnp.asarray(keep_rate, jnp.float32)

@@ -1,0 +1,66 @@
+"""A model's parameters by canonical name, as NumPy arrays in the canonical layout. Twin: `vit_torch/state.py`.
+
+The correspondence is a property of the layers (`leaves`); no model has a table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from parity.checkpoints import account, shapes_of
+
+from .layers.leaf import Leaf
+from .models import Model
+
+
+def named_leaves(model: nnx.Module) -> Iterator[tuple[str, nnx.Variable, Leaf, nnx.Module]]:
+    """Canonical name, variable, rule and owner of each parameter, in the order of the path."""
+    for path, module in nnx.iter_modules(model):
+        rules = getattr(type(module), "leaves", {})
+        for attribute, variable in vars(module).items():
+            if isinstance(variable, nnx.Param):
+                axes = " ".join(f"a{i}" for i in range(variable.ndim))
+                rule = rules.get(attribute, Leaf(attribute, f"{axes} -> {axes}"))
+                yield ".".join(map(str, (*path, rule.name))), variable, rule, module
+
+
+def canonical_shapes(model: Model) -> dict[str, tuple[int, ...]]:
+    """Canonical name and shape of each parameter; allocates nothing, so the model may be abstract."""
+    return {name: rule.canonical_shape(variable.shape) for name, variable, rule, _ in named_leaves(model)}
+
+
+def state_dict(model: Model) -> dict[str, np.ndarray]:
+    """Each parameter in the canonical layout."""
+    return {
+        name: np.ascontiguousarray(rule.to_canonical(np.asarray(variable[...])))
+        for name, variable, rule, _ in named_leaves(model)
+    }
+
+
+def load_state_dict(
+    model: Model,
+    tensors: Mapping[str, np.ndarray],
+    *,
+    source: str = "the tensors",
+    place: Callable[[str, np.ndarray], jax.Array] | None = None,
+) -> None:
+    """Sets every parameter, in the precision of the tensors.
+
+    Args:
+        model: Concrete or abstract; changed in place.
+        tensors: By canonical name, in the canonical layout. Read one after another, so it may be lazy.
+        source: What to call the tensors in an error.
+        place: Makes a device array of a parameter's canonical name and value; `jnp.asarray` by default.
+
+    Raises:
+        CheckpointError: Missing, unexpected or misshapen tensors, all in one report; the model is unchanged.
+    """
+    account(canonical_shapes(model), shapes_of(tensors), source=source)
+    for name, variable, rule, _ in list(named_leaves(model)):
+        value = rule.from_canonical(np.asarray(tensors[name]), variable.shape)
+        variable.set_value(jnp.asarray(value) if place is None else place(name, value))

@@ -1,0 +1,35 @@
+"""Activations by the names that configs use. Twin: `vit_jax/layers/act.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+Activation = Callable[[Float[Tensor, "..."]], Float[Tensor, "..."]]
+
+
+def gelu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """x * Phi(x), by the error function (Hendrycks and Gimpel 2016, arXiv:1606.08415)."""
+    return F.gelu(x, approximate="none")
+
+
+def gelu_tanh(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """The tanh approximation of GELU: up to 5e-4 away from it."""
+    return F.gelu(x, approximate="tanh")
+
+
+def quick_gelu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """x * sigmoid(1.702 x), as in OpenAI's CLIP: up to 2e-2 away from GELU."""
+    return x * torch.sigmoid(1.702 * x)
+
+
+def silu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """x * sigmoid(x)."""
+    return F.silu(x)
+
+
+ACTIVATIONS: dict[str, Activation] = {"gelu": gelu, "gelu_tanh": gelu_tanh, "quick_gelu": quick_gelu, "silu": silu}

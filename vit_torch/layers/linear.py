@@ -1,0 +1,62 @@
+"""Affine maps. Twin: `vit_jax/layers/linear.py`."""
+
+from __future__ import annotations
+
+import math
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class Linear(nn.Linear):
+    """y = x W + b, to one output axis or to several, such as (3, heads, head_dim).
+
+    Args:
+        in_features: Size of the last input axis.
+        out_features: Size of the output axis, or of each of them; the weight has them merged.
+        bias: Whether to add one.
+    """
+
+    def __init__(self, in_features: int, out_features: int | tuple[int, ...], *, bias: bool = True):
+        self.out_axes = (out_features,) if isinstance(out_features, int) else out_features
+        super().__init__(in_features, math.prod(self.out_axes), bias=bias)
+
+    def reset_parameters(self) -> None:
+        """Draws new initial values."""
+        nn.init.normal_(self.weight, std=0.02)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(self, x: Float[Tensor, "... i"]) -> Float[Tensor, "... *o"]:
+        """Applies the map to the last axis."""
+        return super().forward(x).unflatten(-1, self.out_axes)
+
+
+class Conv(nn.Conv2d):
+    """A convolution without padding, whose stride may be its kernel.
+
+    Args:
+        in_features: Channels of the input.
+        out_features: Channels of the output.
+        kernel_size: Height and width in pixels.
+        stride: Down and across, in pixels.
+        bias: Whether to add one.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        kernel_size: tuple[int, int],
+        stride: tuple[int, int],
+        bias: bool = True,
+    ):
+        super().__init__(in_features, out_features, kernel_size, stride, padding=0, bias=bias)
+
+    def reset_parameters(self) -> None:
+        """Draws new initial values."""
+        bound = 1 / math.sqrt(self.in_channels * math.prod(self.kernel_size))
+        nn.init.uniform_(self.weight, -bound, bound)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)

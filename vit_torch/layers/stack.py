@@ -1,0 +1,58 @@
+"""Running a stack of blocks one by one. Twin: `vit_jax/layers/stack.py`, which can also scan them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from parity.configs import Execution
+
+from .. import random
+
+Tokens = Float[Tensor, "b n d"]
+
+
+def run_blocks(
+    blocks: Sequence[nn.Module],
+    x: Tokens,
+    *,
+    drop_path_rates: Sequence[float],
+    key: random.Key | None = None,
+    execution: Execution = Execution(),
+    collect: bool = False,
+) -> tuple[Tokens, list[Tokens]]:
+    """Applies the blocks in order.
+
+    Args:
+        blocks: Modules called as `block(x, drop_path_rate=, key=, execution=)`.
+        x: Tokens.
+        drop_path_rates: One for each block.
+        key: Of the random masks; None for none.
+        execution: What to recompute in the backward pass.
+        collect: Whether to return the tokens after each block, too.
+
+    Returns:
+        The tokens after the last block, and after each block if they are collected.
+    """
+    keys = random.split(key, len(blocks))
+    rates = drop_path_rates if any(drop_path_rates) else [None] * len(blocks)
+    outputs: list[Tokens] = []
+    for block, block_key, rate in zip(blocks, keys, rates, strict=True):
+        run = _body(block, execution)
+        x = run(x, drop_path_rate=rate, key=block_key, execution=execution)
+        outputs += [x] if collect else []
+    return x, outputs
+
+
+def _body(block: nn.Module, execution: Execution) -> Callable[..., Tokens]:
+    """One block, or one that forgets its activations until the backward pass."""
+    if execution.remat == "none":
+        return block
+
+    def run(x: Tokens, **options: object) -> Tokens:
+        return checkpoint(block, x, use_reentrant=False, **options)
+
+    return run

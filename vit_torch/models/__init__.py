@@ -1,0 +1,42 @@
+"""Models by name. Twin: `vit_jax/models/__init__.py`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from parity import configs
+from parity.configs import Config, Execution
+
+from .vit import VisionTransformer
+
+# The class of each config family.
+MODELS = {"vit": VisionTransformer}
+
+Model = VisionTransformer
+
+__all__ = ["MODELS", "Model", "VisionTransformer", "create_model"]
+
+
+def create_model(
+    name: str | Config,
+    *,
+    device: torch.device | str | None = None,
+    execution: Execution = Execution(),
+    **overrides: Any,
+) -> Model:
+    """A model with new parameters, float32, in training mode.
+
+    Args:
+        name: A registered name (`vit-parity models` lists them), or a config.
+        device: Where the parameters live; `meta` allocates none.
+        execution: How to run it.
+        overrides: Config fields to replace, such as `num_classes=10`.
+
+    Raises:
+        ValueError: Unknown name or field, or fields that make no model.
+    """
+    config = configs.get(name, **overrides) if isinstance(name, str) else configs.replace(name, **overrides)
+    with torch.device(device or torch.get_default_device()):
+        return MODELS[configs.family(config)](config, execution=execution)

@@ -1,0 +1,66 @@
+"""Random numbers of a forward pass: the same key gives the same masks in both frameworks.
+
+A key is JAX's threefry key, two 32-bit words in an int64 tensor of shape (2,), or `GLOBAL`, which draws from
+PyTorch's own generator: faster, and what `model.train()` uses when no key is given. Twin: `vit_jax/random.py`.
+
+Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3" (Threefry-2x32, 20 rounds), and the counter
+layout of `jax_threefry_partitionable`, JAX's default.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import torch
+from torch import Tensor
+
+_ROTATIONS: Final = ((13, 15, 26, 6), (17, 29, 16, 24))
+_WORD: Final = 0xFFFFFFFF
+
+
+class _Global:
+    """Stands for PyTorch's own generator."""
+
+
+GLOBAL: Final = _Global()
+Key = Tensor | _Global
+
+
+def key(seed: int) -> Key:
+    """The key of a seed."""
+    return torch.tensor([seed >> 32 & _WORD, seed & _WORD], dtype=torch.int64)
+
+
+def split(key: Key | None, num: int) -> list[Key] | list[None]:
+    """`num` independent keys; of None, which stands for no randomness, as many None."""
+    if key is None:
+        return [None] * num
+    if isinstance(key, _Global):
+        return [GLOBAL] * num
+    return list(torch.stack(_threefry(key, num), dim=1))
+
+
+def keep_mask(key: Key, keep_rate: float, shape: tuple[int, ...], device: torch.device | None = None) -> Tensor:
+    """Booleans that are True with probability `keep_rate`, decided in float32 whatever the model's precision."""
+    keep = torch.tensor(keep_rate, dtype=torch.float32, device=device)
+    if isinstance(key, _Global):
+        return torch.rand(shape, dtype=torch.float32, device=device) < keep
+    first, second = _threefry(key.to(device) if device else key, math.prod(shape))
+    # 23 bits of mantissa in [1, 2), then down to [0, 1): JAX's way, which never gives 1.
+    mantissa = ((first ^ second) >> 9 | 0x3F800000).to(torch.int32)
+    return (mantissa.view(torch.float32) - 1).reshape(shape) < keep
+
+
+def _threefry(key: Tensor, num: int) -> tuple[Tensor, Tensor]:
+    """Two 32-bit words, held in int64, for each of the counters 0 ... num - 1."""
+    counter = torch.arange(num, dtype=torch.int64, device=key.device)
+    words = [key[0], key[1], key[0] ^ key[1] ^ 0x1BD11BDA]
+    first, second = (counter >> 32) + words[0] & _WORD, (counter & _WORD) + words[1] & _WORD
+    for group in range(5):
+        for rotation in _ROTATIONS[group % 2]:
+            first = first + second & _WORD
+            second = (second << rotation & _WORD | second >> 32 - rotation) ^ first
+        first = first + words[(group + 1) % 3] & _WORD
+        second = second + words[(group + 2) % 3] + group + 1 & _WORD
+    return first, second

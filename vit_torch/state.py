@@ -1,0 +1,65 @@
+"""A model's parameters by canonical name, as NumPy arrays in the canonical layout. Twin: `vit_jax/state.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from parity.checkpoints import account, shapes_of
+
+from .models import Model
+
+
+def canonical_shapes(model: Model) -> dict[str, tuple[int, ...]]:
+    """Canonical name and shape of each parameter; allocates nothing, so the model may be on `meta`."""
+    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+
+
+def state_dict(model: Model) -> dict[str, np.ndarray]:
+    """Each parameter in the canonical layout."""
+    return {name: to_numpy(parameter) for name, parameter in model.named_parameters()}
+
+
+def load_state_dict(
+    model: Model,
+    tensors: Mapping[str, np.ndarray],
+    *,
+    source: str = "the tensors",
+    device: torch.device | str | None = None,
+) -> None:
+    """Sets every parameter, in the precision of the tensors.
+
+    Args:
+        model: On a device or on `meta`; changed in place.
+        tensors: By canonical name, in the canonical layout. Read one after another, so it may be lazy.
+        source: What to call the tensors in an error.
+        device: Where the parameters go.
+
+    Raises:
+        CheckpointError: Missing, unexpected or misshapen tensors, all in one report; the model is unchanged.
+    """
+    account(canonical_shapes(model), shapes_of(tensors), source=source)
+    for name, _ in list(model.named_parameters()):
+        owner, _, attribute = name.rpartition(".")
+        value = torch.nn.Parameter(from_numpy(np.asarray(tensors[name])).to(device))
+        setattr(model.get_submodule(owner), attribute, value)
+
+
+def to_numpy(tensor: torch.Tensor) -> np.ndarray:
+    """A copy as a NumPy array; bfloat16 as `ml_dtypes.bfloat16`, which NumPy itself lacks."""
+    tensor = tensor.detach().cpu().contiguous().clone()
+    if tensor.dtype == torch.bfloat16:
+        import ml_dtypes
+
+        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    return tensor.numpy()
+
+
+def from_numpy(array: np.ndarray) -> torch.Tensor:
+    """The inverse of `to_numpy`, also a copy."""
+    array = np.array(array, order="C")
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
