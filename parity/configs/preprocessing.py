@@ -24,7 +24,7 @@ class Preprocessing:
         std: Per channel, as `mean`.
         interpolation: Kernel of the resize (Pillow's meaning, antialiased).
         crop_pct: The image is resized so that the crop covers this fraction of it.
-        crop_mode: `center` keeps the aspect ratio and crops; `squash` resizes both sides to the crop.
+        crop_mode: `center` resizes the short side and crops; `squash` resizes both sides, so that the aspect ratio is lost.
     """
 
     mean: tuple[float, ...] = IMAGENET_MEAN

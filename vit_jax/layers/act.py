@@ -11,7 +11,7 @@ Activation = Callable[[Float[Array, "..."]], Float[Array, "..."]]
 
 
 def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """x * Phi(x), by the error function (Hendrycks and Gimpel 2016, arXiv:1606.08415)."""
+    """GELU, x * Phi(x), by the error function (Hendrycks and Gimpel 2016, arXiv:1606.08415)."""
     return jax.nn.gelu(x, approximate=False)
 
 
@@ -21,12 +21,12 @@ def gelu_tanh(x: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 def quick_gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """x * sigmoid(1.702 x), as in OpenAI's CLIP: up to 2e-2 away from GELU."""
+    """OpenAI CLIP's approximation of GELU, x * sigmoid(1.702 x): up to 2e-2 away from GELU."""
     return x * jax.nn.sigmoid(1.702 * x)
 
 
 def silu(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """x * sigmoid(x)."""
+    """SiLU, x * sigmoid(x)."""
     return jax.nn.silu(x)
 
 

@@ -46,7 +46,7 @@ class Block(nnx.Module):
         key: random.Key | None = None,
         execution: Execution = Execution(),
     ) -> Float[Array, "b n d"]:
-        """Transforms the tokens; `drop_path_rate` is an argument so that blocks that differ in it only can be scanned."""
+        """Transforms the tokens; the rate is an argument, so blocks that differ in nothing else can be scanned."""
         key_attn, key_mlp, key_path1, key_path2 = random.split(key, 4)
         y = self.attn(self.norm1(x), key=key_attn, execution=execution)
         y = y if self.ls1 is None else self.ls1(y)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,7 @@ class Linear(nnx.Module):
         rngs: Source of the initial values.
     """
 
-    leaves = {"kernel": Leaf("weight", "i o -> o i"), "bias": Leaf("bias", "o -> o")}
+    leaves: ClassVar = {"kernel": Leaf("weight", "i o -> o i"), "bias": Leaf("bias", "o -> o")}
 
     def __init__(
         self,
@@ -60,7 +61,7 @@ class Conv(nnx.Conv):
         rngs: Source of the initial values.
     """
 
-    leaves = {"kernel": Leaf("weight", "h w i o -> o i h w"), "bias": Leaf("bias", "o -> o")}
+    leaves: ClassVar = {"kernel": Leaf("weight", "h w i o -> o i h w"), "bias": Leaf("bias", "o -> o")}
 
     def __init__(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
@@ -21,7 +23,7 @@ class LayerNorm(nnx.LayerNorm):
         rngs: Source of the initial values.
     """
 
-    leaves = {"scale": Leaf("weight", "d -> d"), "bias": Leaf("bias", "d -> d")}
+    leaves: ClassVar = {"scale": Leaf("weight", "d -> d"), "bias": Leaf("bias", "d -> d")}
 
     def __init__(self, dim: int, *, eps: float, rngs: nnx.Rngs):
         super().__init__(dim, epsilon=eps, use_fast_variance=False, rngs=rngs)

@@ -13,7 +13,7 @@ Activation = Callable[[Float[Tensor, "..."]], Float[Tensor, "..."]]
 
 
 def gelu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """x * Phi(x), by the error function (Hendrycks and Gimpel 2016, arXiv:1606.08415)."""
+    """GELU, x * Phi(x), by the error function (Hendrycks and Gimpel 2016, arXiv:1606.08415)."""
     return F.gelu(x, approximate="none")
 
 
@@ -23,12 +23,12 @@ def gelu_tanh(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 
 
 def quick_gelu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """x * sigmoid(1.702 x), as in OpenAI's CLIP: up to 2e-2 away from GELU."""
+    """OpenAI CLIP's approximation of GELU, x * sigmoid(1.702 x): up to 2e-2 away from GELU."""
     return x * torch.sigmoid(1.702 * x)
 
 
 def silu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """x * sigmoid(x)."""
+    """SiLU, x * sigmoid(x)."""
     return F.silu(x)
 
 
