@@ -41,7 +41,7 @@ def load(
     Raises:
         CheckpointError: Not a readable checkpoint, or tensors that don't fit, all in one report.
     """
-    checkpoint = checkpoints.read(path)
+    checkpoint = checkpoints.open_checkpoint(path)
     config, tensors = adapt(checkpoint, image_size=image_size, num_classes=num_classes)
     model = nnx.eval_shape(lambda: create_model(config, rngs=nnx.Rngs(0), execution=execution))
     shardings = parameter_shardings(model, mesh) if mesh is not None else {}

@@ -36,7 +36,7 @@ def load(
     Raises:
         CheckpointError: Not a readable checkpoint, or tensors that don't fit, all in one report.
     """
-    checkpoint = checkpoints.read(path)
+    checkpoint = checkpoints.open_checkpoint(path)
     config, tensors = adapt(checkpoint, image_size=image_size, num_classes=num_classes)
     model = create_model(config, device="meta", execution=execution)
     load_state_dict(model, tensors, source=str(path), device=device)

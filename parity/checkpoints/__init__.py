@@ -2,16 +2,22 @@
 
 from .accounting import CheckpointError, account
 from .adapt import adapt
-from .native import Checkpoint, is_native, read, write
+from .formats import FORMATS, convert, open_checkpoint
+from .native import Checkpoint, read, write
+from .shapes import parameter_count, parameter_shapes
 from .tensors import LazyTensors, shapes_of, write_tensors
 
 __all__ = [
+    "FORMATS",
     "Checkpoint",
     "CheckpointError",
     "LazyTensors",
     "account",
     "adapt",
-    "is_native",
+    "convert",
+    "open_checkpoint",
+    "parameter_count",
+    "parameter_shapes",
     "read",
     "shapes_of",
     "write",

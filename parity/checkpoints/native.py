@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,8 @@ import numpy as np
 
 from ..configs import Config, from_dict, to_dict
 from .accounting import CheckpointError
-from .tensors import LazyTensors, write_tensors
+from .files import write_directory
+from .tensors import LazyTensors
 
 CONFIG = "config.json"
 FORMAT = "vit-parity"
@@ -99,9 +99,6 @@ def write(
     Raises:
         CheckpointError: Something other than a native checkpoint is in the way.
     """
-    path = Path(path)
-    if path.exists() and not (path.is_dir() and (is_native(path) or not any(path.iterdir()))):
-        raise CheckpointError(f"{path}: exists and is no native checkpoint; remove it or choose another directory")
     data = {
         "format": FORMAT,
         "format_version": VERSION,
@@ -109,17 +106,4 @@ def write(
         "config": to_dict(config),
         "source": dict(source or {}),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch:
-        new, old = Path(scratch) / "new", Path(scratch) / "old"
-        new.mkdir()
-        write_tensors(new, tensors)
-        (new / CONFIG).write_text(json.dumps(data, indent=2) + "\n")
-        if path.exists():
-            path.rename(old)
-        try:
-            new.rename(path)
-        except OSError:
-            if old.exists():
-                old.rename(path)
-            raise
+    write_directory(Path(path), tensors, {CONFIG: data}, replaces=is_native)

@@ -24,7 +24,7 @@ class Preprocessing:
         std: Per channel, as `mean`.
         interpolation: Kernel of the resize (Pillow's meaning, antialiased).
         crop_pct: The image is resized so that the crop covers this fraction of it.
-        crop_mode: `center` resizes the short side and crops; `squash` resizes both sides, so that the aspect ratio is lost.
+        crop_mode: `center` resizes the short side and crops; `squash` resizes both sides and loses the aspect ratio.
     """
 
     mean: tuple[float, ...] = IMAGENET_MEAN

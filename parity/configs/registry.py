@@ -7,13 +7,14 @@ import difflib
 import fnmatch
 import functools
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from .models import NORMALIZATIONS, VIT
 from .preprocessing import Preprocessing
 from .vit import VitConfig
 
 Config = VitConfig
+AnyDataclass = TypeVar("AnyDataclass")
 
 # The name by which a JSON file says which class its fields belong to.
 FAMILIES: dict[str, type[Config]] = {"vit": VitConfig}
@@ -50,7 +51,7 @@ def get(name: str, **overrides: Any) -> Config:
     return replace(_registered(name), **overrides)
 
 
-def replace(config: Config, **overrides: Any) -> Config:
+def replace(config: AnyDataclass, **overrides: Any) -> AnyDataclass:
     """`dataclasses.replace` that names an unknown field and the nearest known one."""
     known = [field.name for field in dataclasses.fields(config)]
     for name in overrides:
