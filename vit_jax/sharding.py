@@ -5,10 +5,75 @@ Layers name their parameters' axes (`logical_axes`); this file alone knows what 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import jax
+from flax import nnx
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
+MESH_AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")
+# Which mesh axis splits a logical axis. A size that the mesh doesn't divide stays whole.
+RULES: dict[str, str] = {"embed": "fsdp", "mlp": "tensor", "heads": "tensor", "classes": "tensor"}
+
+
+def make_mesh(*, data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh with the axes data, fsdp and tensor.
+
+    Args:
+        data: Copies of the parameters; -1, on one axis at most, takes what the others leave.
+        fsdp: Parts of the parameters; the batch is split over data and fsdp together.
+        tensor: Parts of heads, hidden units and classes.
+        devices: All of JAX's by default.
+
+    Raises:
+        ValueError: The sizes don't multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else list(devices)
+    shape: dict[str, int] = dict(zip(MESH_AXES, (data, fsdp, tensor), strict=True))
+    got = ", ".join(f"{axis}={size}" for axis, size in shape.items())
+    free = [axis for axis, size in shape.items() if size == -1]
+    if len(free) > 1 or any(size < 1 and size != -1 for size in shape.values()):
+        raise ValueError(f"mesh: got {got}, expected positive sizes, or -1 on one axis")
+    known = math.prod(size for size in shape.values() if size != -1)
+    if free:
+        shape[free[0]] = len(devices) // known
+    if math.prod(shape.values()) != len(devices):
+        expected = f"a multiple of {known}" if free else f"{known}, their product"
+        raise ValueError(f"mesh: got {got} for {len(devices)} devices, expected {expected}")
+    auto = (AxisType.Auto,) * len(MESH_AXES)
+    return jax.make_mesh(tuple(shape.values()), MESH_AXES, axis_types=auto, devices=devices)
+
+
+def parameter_shardings(model: nnx.Module, mesh: Mesh) -> dict[str, NamedSharding]:
+    """How each parameter is split, by canonical name, for its Flax shape; the model may be abstract."""
+    from .state import named_leaves  # here, because the layers that `state` knows constrain their activations
+
+    shardings = {}
+    for name, variable, rule, module in named_leaves(model):
+        attributes = {leaf: attribute for attribute, leaf in getattr(type(module), "leaves", {}).items()}
+        axes = dict(getattr(module, "logical_axes", ())).get(attributes.get(rule, rule.name), ())
+        shardings[name] = NamedSharding(mesh, _spec(variable.shape, axes, mesh))
+    return shardings
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Splits the first axis over the batch axes."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The whole array on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def check_batch_size(batch_size: int, mesh: Mesh) -> None:
+    """Raises ValueError unless the batch axes of the mesh divide the batch."""
+    parts = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    if batch_size % parts:
+        raise ValueError(f"batch_size: got {batch_size}, expected a multiple of {parts}, the mesh's data times fsdp")
 
 
 def constrain_batch(x: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
@@ -17,19 +82,10 @@ def constrain_batch(x: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
     axes = tuple(axis for axis in BATCH_AXES if axis in mesh.axis_names)
     if not axes:
         return x
-    return jax.lax.with_sharding_constraint(x, jax.sharding.PartitionSpec(axes))
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(axes))
 
 
-# Which mesh axis splits a logical axis. A size that the mesh doesn't divide stays whole.
-RULES: dict[str, str] = {"embed": "fsdp", "mlp": "tensor", "heads": "tensor", "classes": "tensor"}
-MESH_AXES = ("data", "fsdp", "tensor")
-
-
-def parameter_shardings(model, mesh):
-    """Shardings by canonical name (being written)."""
-    from .state import named_leaves
-
-    out = {}
-    for name, variable, _, module in named_leaves(model):
-        out[name] = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    return out
+def _spec(shape: tuple[int, ...], axes: Sequence[str | None], mesh: Mesh) -> PartitionSpec:
+    mesh_axes = [RULES.get(axis) if axis else None for axis in axes]
+    fits = [axis and size % mesh.shape[axis] == 0 for size, axis in zip(shape, mesh_axes, strict=bool(axes))]
+    return PartitionSpec(*(axis if ok else None for axis, ok in zip(mesh_axes, fits, strict=True)))

@@ -105,6 +105,10 @@ def write(path: str | Path, config: Config, tensors: Mapping[str, np.ndarray], *
 def _config(data: Mapping[str, Any], model: str | None) -> Config:
     config = get(model or data["architecture"])
     arguments = dict(data.get("model_args") or {})
+    # timm writes it always; another one than the architecture's own would add or leave out norms.
+    pool = arguments.pop("global_pool", config.global_pool)
+    if pool != config.global_pool:
+        raise ValueError(f"model_args.global_pool: got {pool!r}, expected {config.global_pool!r} of the architecture")
     unknown = [key for key in arguments if key not in _ARGUMENTS]
     if unknown:
         raise ValueError(f"model_args.{unknown[0]}: not supported, expected some of {', '.join(_ARGUMENTS)}")

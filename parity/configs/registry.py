@@ -72,15 +72,16 @@ def name_of(config: Config) -> str:
         for name in names():
             registered = _registered(name)
             if type(registered) is type(config):
-                same = {field: getattr(config, field) for field in ignored}
-                if dataclasses.replace(registered, **same) == config:
+                # Field by field: one config's image size may not fit the other's patches.
+                compared = [field.name for field in dataclasses.fields(config) if field.name not in ignored]
+                if all(getattr(registered, field) == getattr(config, field) for field in compared):
                     return name
     return ""
 
 
 def to_dict(config: Config) -> dict[str, Any]:
     """A config as JSON values: its family, then every field."""
-    return {"family": family(config)} | _jsonable(dataclasses.asdict(config))
+    return {"family": family(config)} | jsonable(dataclasses.asdict(config))
 
 
 def from_dict(data: Mapping[str, Any]) -> Config:
@@ -95,8 +96,8 @@ def from_dict(data: Mapping[str, Any]) -> Config:
         raise ValueError(f"family: got {name!r}, expected one of {', '.join(FAMILIES)}")
     preprocessing = fields.pop("preprocessing", None)
     if preprocessing is not None:
-        fields["preprocessing"] = _build(Preprocessing, preprocessing, "preprocessing")
-    return _build(FAMILIES[name], fields, "config")
+        fields["preprocessing"] = build(Preprocessing, preprocessing, "preprocessing")
+    return build(FAMILIES[name], fields, "config")
 
 
 def close_match(name: str, known: Iterable[str]) -> str:
@@ -105,7 +106,12 @@ def close_match(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {matches[0]!r}?" if matches else ""
 
 
-def _build(cls: type, fields: Any, where: str) -> Any:
+def build(cls: type, fields: Any, where: str) -> Any:
+    """A dataclass of JSON values; lists become tuples.
+
+    Raises:
+        ValueError: Not an object, an unknown field, or a value that the class rejects; begins with `where`.
+    """
     if not isinstance(fields, Mapping):
         raise ValueError(f"{where}: got {type(fields).__name__}, expected an object")
     known = [field.name for field in dataclasses.fields(cls)]
@@ -119,7 +125,8 @@ def _build(cls: type, fields: Any, where: str) -> Any:
         raise ValueError(f"{where}: {error}") from None
 
 
-def _jsonable(value: Any) -> Any:
+def jsonable(value: Any) -> Any:
+    """Nested dictionaries and sequences as JSON has them."""
     if isinstance(value, dict):
-        return {key: _jsonable(item) for key, item in value.items()}
-    return [_jsonable(item) for item in value] if isinstance(value, tuple | list) else value
+        return {key: jsonable(item) for key, item in value.items()}
+    return [jsonable(item) for item in value] if isinstance(value, tuple | list) else value

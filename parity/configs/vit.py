@@ -116,12 +116,18 @@ class VitConfig:
         for name in ("image_size", "patch_size"):
             object.__setattr__(self, name, _pair(name, getattr(self, name)))
         for name in ("in_chans", "embed_dim", "depth", "num_heads", "mlp_dim"):
-            _expect(getattr(self, name) >= 1, name, getattr(self, name), "a positive integer")
+            value = getattr(self, name)
+            _expect(isinstance(value, int) and value >= 1, name, repr(value), "a positive integer")
         for name in ("num_classes", "reg_tokens"):
-            _expect(getattr(self, name) >= 0, name, getattr(self, name), "0 or a positive integer")
+            value = getattr(self, name)
+            _expect(isinstance(value, int) and value >= 0, name, repr(value), "0 or a positive integer")
         for name in ("drop_rate", "attn_drop_rate", "drop_path_rate"):
-            _expect(0 <= getattr(self, name) < 1, name, getattr(self, name), "a value in [0, 1)")
-        _expect(self.norm_eps > 0, "norm_eps", self.norm_eps, "a value above 0")
+            value = getattr(self, name)
+            _expect(isinstance(value, int | float) and 0 <= value < 1, name, repr(value), "a value in [0, 1)")
+        positive = isinstance(self.norm_eps, int | float) and self.norm_eps > 0
+        _expect(positive, "norm_eps", repr(self.norm_eps), "a value above 0")
+        for name in _SWITCHES:
+            _expect(isinstance(getattr(self, name), bool), name, repr(getattr(self, name)), "true or false")
         for name, choices in _CHOICES.items():
             _expect(getattr(self, name) in choices, name, repr(getattr(self, name)), "one of " + ", ".join(choices))
         self._check_shapes()
@@ -144,6 +150,17 @@ class VitConfig:
         _expect(channels in (1, self.in_chans), "preprocessing.mean", f"{channels} channels", f"1 or {self.in_chans}")
 
 
+_SWITCHES = (
+    "drop_partial_patches",
+    "qkv_bias",
+    "patch_bias",
+    "class_token",
+    "dist_token",
+    "pos_embed_prefix",
+    "pre_norm",
+    "final_norm",
+    "fc_norm",
+)
 _CHOICES: dict[str, tuple[str, ...]] = {
     "act": ("gelu", "gelu_tanh", "quick_gelu", "silu"),
     "mlp": ("mlp", "swiglu_packed"),

@@ -38,7 +38,9 @@ class Linear(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.out_features = (out_features,) if isinstance(out_features, int) else out_features
-        self.kernel = nnx.Param(jax.random.normal(rngs.params(), (in_features, *self.out_features), jnp.float32) * 0.02)
+        self.kernel = nnx.Param(
+            jax.random.normal(rngs.params(), (in_features, *self.out_features), jnp.float32) * in_features**-0.5
+        )
         self.bias = nnx.Param(jnp.zeros(self.out_features, jnp.float32)) if bias else None
         self.logical_axes = (("kernel", axes), ("bias", axes[1:]))
 

@@ -45,7 +45,8 @@ def run_blocks(
         The tokens after the last block, and after each block if they are collected.
     """
     keys = random.split(key, len(blocks))
-    rates = jnp.asarray(drop_path_rates, jnp.float32) if any(drop_path_rates) else [None] * len(blocks)
+    # Not of a fixed type: in a float64 model a rate rounded to float32 would be 1e-8 away from the twin's.
+    rates = jnp.asarray(drop_path_rates, float) if any(drop_path_rates) else [None] * len(blocks)
     outputs: list[Tokens] = []
     parts = [(*nnx.split(block), *rest) for block, *rest in zip(blocks, keys, rates, strict=True)]
     for _, group in itertools.groupby(parts, key=_kind if execution.scan else id):

@@ -23,7 +23,7 @@ class Linear(nn.Linear):
 
     def reset_parameters(self) -> None:
         """Draws new initial values."""
-        nn.init.normal_(self.weight, std=0.02)
+        nn.init.normal_(self.weight, std=self.in_features**-0.5)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 

@@ -1,0 +1,194 @@
+"""The demo: train in Flax, evaluate the same file in PyTorch, prove that they are the same, write it down."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jax
+import numpy as np
+from rich.console import Console
+
+import vit_jax
+import vit_jax.evaluate
+import vit_jax.metrics
+import vit_jax.run_directory
+import vit_jax.sharding
+import vit_jax.train
+import vit_torch
+import vit_torch.evaluate
+
+from .. import recipes
+from ..data import Source, eval_batches, normalize, open_source, resize_and_crop
+from ..report import Report
+from .forward import check_forward
+from .report import ForwardReport
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ACCURACY = 0.97
+DTYPES = ("float64", "float32")
+MESH = recipes.MeshShape(data=-1, fsdp=2)
+_IMAGES = 16
+
+
+def run(directory: Path, *, seed: int = 0) -> int:
+    """Runs the demo; `vit_jax.train` takes all devices that JAX has.
+
+    Args:
+        directory: Gets `run` (metrics, Orbax checkpoints), `run/model` (the native checkpoint) and the report. A `run`
+            of an earlier demo there is replaced.
+        seed: Of the initial values and the order of the images.
+
+    Returns:
+        0 if the accuracy in both frameworks is at least 97 %, predictions agree and parity holds; else 1.
+    """
+    console = Console()
+    started = time.perf_counter()
+    recipe = recipes.get("digits", seed=seed, mesh=MESH)
+    folder = directory / "run"
+    if (folder / vit_jax.run_directory.RECIPE).exists():
+        shutil.rmtree(folder)
+
+    console.rule(f"1. Train {recipe.model} in Flax on {recipe.data.name}")
+    trained = vit_jax.train.train(recipe, folder, console=console)
+
+    console.rule("2. Evaluate the same checkpoint in both frameworks")
+    source = open_source(recipe.data.name, recipe.data.test_split)
+    flax, torch = _evaluate(trained.model, source)
+    agree = int((flax.predictions == torch.predictions).sum())
+    console.print(f"Flax {flax.accuracy:.2%}, PyTorch {torch.accuracy:.2%}; {agree} of {len(source)} predictions agree")
+
+    console.rule("3. Prove that they are the same function")
+    parity = check_forward(trained.model, dtypes=DTYPES, images=_inputs(trained.model, source))
+    console.print(parity)
+
+    passed = {
+        f"accuracy in Flax of at least {ACCURACY:.0%}": flax.accuracy >= ACCURACY,
+        f"accuracy in PyTorch of at least {ACCURACY:.0%}": torch.accuracy >= ACCURACY,
+        "every prediction agrees": agree == len(source),
+        "parity of logits and every block": parity.passed,
+    }
+    report = Report("vit-parity: one Vision Transformer, two frameworks")
+    checkpoint = trained.model.relative_to(directory)
+    report.text(
+        f"`{recipe.model}` was trained in Flax on the {recipe.data.name} data for {recipe.steps} steps on "
+        f"{jax.device_count()} devices ({_mesh(recipe)}). Its checkpoint `{checkpoint}` was then loaded by both."
+    )
+    report.table(("claim", "holds"), [(claim, "yes" if holds else "**no**") for claim, holds in passed.items()])
+    report.heading("Accuracy on the test set")
+    rows = [
+        (name, f"{result.accuracy:.4%}", f"{result.loss:.8f}", result.count)
+        for name, result in (("Flax", flax), ("PyTorch", torch))
+    ]
+    report.table(("framework", "accuracy", "loss", "images"), rows)
+    report.figure("images", _images_figure(source, flax, torch), "Test images with the truth and both predictions")
+    report.heading("Training")
+    report.figure("loss", _loss_figure(vit_jax.metrics.read_metrics(folder)), "Loss and test accuracy by step")
+    _write_parity(report, parity)
+    path = report.write(directory)
+
+    seconds = time.perf_counter() - started
+    for claim, holds in passed.items():
+        console.print(f"[{'green' if holds else 'red'}]{'yes' if holds else 'NO '}[/]  {claim}")
+    console.print(f"{seconds:.0f} s; report in {path}")
+    return 0 if all(passed.values()) else 1
+
+
+def _mesh(recipe: recipes.Recipe) -> str:
+    mesh = vit_jax.sharding.make_mesh(**dataclasses.asdict(recipe.mesh))
+    return ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
+
+
+def _evaluate(path: Path, source: Source) -> tuple[vit_jax.evaluate.Evaluation, vit_torch.evaluate.Evaluation]:
+    """The same file and the same batches in Flax and in PyTorch."""
+    flax, torch = vit_jax.load(path), vit_torch.load(path)
+    images = flax.config.preprocessing
+    batches = list(eval_batches(source, batch_size=64, image_size=flax.config.image_size, preprocessing=images))
+    return vit_jax.evaluate.evaluate(flax, batches), vit_torch.evaluate.evaluate(torch, batches)
+
+
+def _inputs(path: Path, source: Source) -> np.ndarray:
+    """The first test images as a model sees them, float64 (b, h, w, c)."""
+    config = vit_torch.load(path).config
+    images = [resize_and_crop(source[i]["image"], config.image_size, config.preprocessing) for i in range(_IMAGES)]
+    return normalize(np.stack(images), config.preprocessing, dtype=np.float64)
+
+
+def _write_parity(report: Report, parity: ForwardReport) -> None:
+    report.heading("Parity")
+    report.text(
+        f"Relative L2 difference between Flax and PyTorch on {parity.batch_size} real test images, for the trained "
+        "parameters: rounding, and nothing else."
+    )
+    rows = [
+        (
+            one.dtype,
+            f"{one.at('logits').relative_l2:.1e}",
+            one.worst.name,
+            f"{one.worst.relative_l2:.1e}",
+            f"{one.tolerance:.0e}",
+            "yes" if one.passed else "**no**",
+        )
+        for one in parity.precisions
+    ]
+    report.table(("precision", "logits", "worst place", "difference there", "tolerance", "passed"), rows)
+    report.figure("layers", _layers_figure(parity), "Difference layer by layer")
+    report.text(parity.markdown())
+
+
+def _loss_figure(lines: list[dict[str, float]]) -> Figure:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3.5))
+    left = figure.subplots()
+    train = [(line["step"], line["train/loss"]) for line in lines if "train/loss" in line]
+    test = [(line["step"], line["test/loss"], line["test/accuracy"]) for line in lines if "test/loss" in line]
+    left.plot(*zip(*train, strict=True), label="training loss", color="#8c959f", linewidth=1)
+    left.plot([step for step, _, _ in test], [loss for _, loss, _ in test], label="test loss", color="#0969da")
+    left.set(xlabel="step", ylabel="loss", yscale="log")
+    right = left.twinx()
+    right.plot([step for step, _, _ in test], [100 * value for _, _, value in test], color="#1a7f37", label="accuracy")
+    right.set(ylabel="test accuracy, %", ylim=(80, 100))
+    figure.legend(loc="upper center", ncols=3, frameon=False)
+    return figure
+
+
+def _layers_figure(parity: ForwardReport) -> Figure:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3.5))
+    axes = figure.subplots()
+    for report, color in zip(parity.precisions, ("#0969da", "#bc4c00"), strict=False):
+        differences = report.comparison.differences
+        # An exact zero has no place on a log axis.
+        values = [max(difference.relative_l2, 1e-18) for difference in differences]
+        axes.plot([difference.name for difference in differences], values, "o-", color=color, label=report.dtype)
+        axes.axhline(report.tolerance, color=color, linestyle=":", linewidth=1)
+    axes.set(yscale="log", ylabel="relative L2")
+    axes.tick_params(axis="x", rotation=45)
+    axes.legend(frameon=False)
+    return figure
+
+
+def _images_figure(source: Source, flax: vit_jax.evaluate.Evaluation, torch: vit_torch.evaluate.Evaluation) -> Figure:
+    """Some test images, up to half of them classified wrongly."""
+    from matplotlib.figure import Figure
+
+    right = (flax.predictions == flax.labels) & (torch.predictions == torch.labels)
+    wrong = np.flatnonzero(~right)[: _IMAGES // 2]
+    order = [*wrong, *np.flatnonzero(right)[: _IMAGES - len(wrong)]]
+    figure = Figure(figsize=(8, 3))
+    for axes, index in zip(figure.subplots(2, _IMAGES // 2).flat, order, strict=True):
+        sample = source[int(index)]
+        axes.imshow(sample["image"].squeeze(), cmap="gray_r" if source.in_chans == 1 else None)
+        names = [source.class_names[values[index]] for values in (flax.labels, flax.predictions, torch.predictions)]
+        color = "black" if right[index] else "#cf222e"
+        axes.set_title(f"{names[0]}\n{names[1]} / {names[2]}", fontsize=9, color=color)
+        axes.axis("off")
+    figure.suptitle("truth, then Flax / PyTorch; mistakes in red", fontsize=9, y=1.08)
+    return figure

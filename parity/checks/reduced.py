@@ -1,0 +1,60 @@
+"""Registered models made small enough to check all of them, at their real widths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from .. import configs
+from ..configs import Config, Preprocessing
+
+# Patches down and across: registered models are square, which would hide exchanged rows and columns.
+GRID = (5, 7)
+
+
+def reduced(config: Config, depth: int) -> Config:
+    """A config of the first blocks only, on a small grid that isn't square.
+
+    Options that play no part in a forward pass from given parameters get one value, so that models that differ in
+    nothing else become equal: preprocessing, the start value of LayerScale, the kernel that resizes positions.
+    """
+    # A few pixels more where partial patches are dropped, so that there are some to drop.
+    rest = 3 if config.drop_partial_patches else 0
+    height, width = (side * patches + rest for side, patches in zip(config.patch_size, GRID, strict=True))
+    return configs.replace(
+        config,
+        depth=min(depth, config.depth),
+        image_size=(height, width),
+        layer_scale_init=None if config.layer_scale_init is None else 1.0,
+        pos_embed_resize="bicubic_antialias",
+        preprocessing=Preprocessing(mean=(0.5,), std=(0.5,)),
+    )
+
+
+def distinct(names: Iterable[str], depth: int) -> dict[Config, list[str]]:
+    """The reduced configs of some names, each with the names that share it."""
+    groups: dict[Config, list[str]] = {}
+    for name in names:
+        groups.setdefault(reduced(configs.get(name), depth), []).append(name)
+    return groups
+
+
+def distinct_options(names: Iterable[str], depth: int) -> dict[Config, list[str]]:
+    """As `distinct`, at one small width: models that have the same options at other sizes become equal, too."""
+    groups: dict[Config, list[str]] = {}
+    for name in names:
+        config = configs.get(name)
+        small = dict(
+            patch_size=(4, 8), embed_dim=48, num_heads=4, mlp_dim=80, num_classes=10 if config.num_classes else 0
+        )
+        config = configs.replace(config, image_size=tuple(s * p for s, p in zip((4, 8), GRID, strict=True)), **small)
+        groups.setdefault(reduced(config, depth), []).append(name)
+    return groups
+
+
+def distinct_sizes(names: Iterable[str]) -> dict[tuple[int, ...], str]:
+    """One name for each width: patch size, `embed_dim`, `num_heads` and `mlp_dim`."""
+    sizes: dict[tuple[int, ...], str] = {}
+    for name in names:
+        config = configs.get(name)
+        sizes.setdefault((*config.patch_size, config.embed_dim, config.num_heads, config.mlp_dim), name)
+    return sizes

@@ -1,0 +1,163 @@
+"""Writes docs/parity.md: forward parity of every registered model.
+
+Run `python -m parity.checks.table`; it takes about ten minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import platform
+import time
+from collections.abc import Callable, Iterable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from rich.console import Console
+
+from .. import checkpoints, configs
+from ..tolerances import FORWARD, USUAL_ELSEWHERE
+from .forward import DTYPES, check_forward, fits, required_bytes
+from .plant import MODEL, PLANTS
+from .reduced import GRID, distinct
+from .report import ForwardReport
+
+COMMAND = "python -m parity.checks.table"
+FULL_SIZE = (
+    "vit_tiny_patch16_224",
+    "deit_small_distilled_patch16_224",
+    "vit_small_patch14_reg4_dinov2",
+    "vit_base_patch32_clip_224",
+    "vit_base_patch16_siglip_224",
+)
+DEPTH = 2
+
+Log = Callable[[str], None]
+
+_HEAD = f"""\
+# Forward parity
+
+Written by `{COMMAND}`; don't edit. {{date}}; {{versions}}; CPU.
+
+Both frameworks get the same random parameters, with no tensor left at 0 or 1, and the same random images. Figures are
+the relative L2 distance ||Flax - PyTorch|| / ||PyTorch||: of the logits (of pooled features, where a model has no
+classes), and of the worst place among the patch embedding, the output of every block, `forward_features` and the
+logits. float32 and bfloat16 take the float64 parameters cast down. `vit-parity check NAME` shows one model place by
+place.
+"""
+
+_REDUCED = f"""\
+## Every registered model, reduced
+
+Real widths, the first {DEPTH} blocks, one image of {GRID[0]} x {GRID[1]} patches: registered models are square, which
+would hide exchanged rows and columns. Models that are equal once so reduced share a row.
+"""
+
+_PLANTED = f"""\
+## What the check notices
+
+Each error is planted in the PyTorch twin of `{MODEL}`. The first place is the first beyond float64's tolerance. The
+last column is what comparing the float64 logits at {USUAL_ELSEWHERE}, a tolerance that is usual elsewhere, would say.
+"""
+
+
+def parity_page(log: Log) -> tuple[str, bool]:
+    """The page in Markdown, and whether every check passed and every planted error was noticed.
+
+    Args:
+        log: Called with a line for each model.
+    """
+    groups = distinct(configs.names(), DEPTH)
+    skipped = [name for config, names in groups.items() if not fits(config, 1) for name in names]
+    small = {", ".join(f"`{name}`" for name in names): config for config, names in groups.items() if fits(config, 1)}
+    full = [_check(f"`{name}`", name, 2, log) for name in FULL_SIZE]
+    reduced = [_check(label, config, 1, log) for label, config in small.items()]
+    planted = {name: check_forward(MODEL, plant=plant.apply) for name, plant in PLANTS.items()}
+    sections = [
+        _head(),
+        _tolerances(),
+        "## Full size\n\nTwo images.\n",
+        _forward_rows(full),
+        _REDUCED,
+        _forward_rows(reduced),
+        *_skipped(skipped),
+        _PLANTED,
+        _planted_rows(planted),
+    ]
+    noticed = all(not report["float64"].passed for report in planted.values())
+    passed = all(report.passed for _, report in full + reduced)
+    return "\n".join(sections), passed and noticed and not skipped
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes the page; returns 0 only if all passed."""
+    parser = argparse.ArgumentParser(prog=COMMAND, description="Write the forward parity of every registered model.")
+    parser.add_argument("--output", type=Path, default=Path("docs/parity.md"), help="the file to write")
+    output = parser.parse_args(arguments).output
+    console = Console()
+    start = time.monotonic()
+    page, passed = parity_page(lambda line: console.print(line, highlight=False, soft_wrap=True))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(page)
+    console.print(f"{output}: {'all passed' if passed else 'FAILED'} in {time.monotonic() - start:.0f} s")
+    return 0 if passed else 1
+
+
+def _check(label: str, model: str | configs.Config, batch_size: int, log: Log) -> tuple[str, ForwardReport]:
+    report = check_forward(model, batch_size=batch_size)
+    worst = ", ".join(f"{precision.dtype} {precision.worst.relative_l2:.1e}" for precision in report.precisions)
+    log(f"{'passed' if report.passed else 'FAILED'} {label}: {worst}")
+    return label, report
+
+
+def _head() -> str:
+    packages = ("jax", "flax", "torch", "numpy")
+    versions = [f"Python {platform.python_version()}", *(f"{name} {version(name).split('+')[0]}" for name in packages)]
+    return _HEAD.format(date=datetime.date.today().isoformat(), versions=", ".join(versions))
+
+
+def _tolerances() -> str:
+    rows = [(dtype, f"{t.limit:.0e}", f"{t.measured:.1e}", t.reason) for dtype, t in FORWARD.items()]
+    return "## Tolerances\n\n" + _table(("precision", "limit", "largest when chosen", "why"), rows)
+
+
+def _forward_rows(reports: Sequence[tuple[str, ForwardReport]]) -> str:
+    columns = [f"{dtype} {what}" for dtype in DTYPES for what in ("logits", "worst")]
+    rows = []
+    for label, report in reports:
+        parameters = f"{checkpoints.parameter_count(report.config) / 1e6:.1f} M"
+        places = ((p.at("logits"), p.worst) for p in report.precisions)
+        figures = [f"{difference.relative_l2:.1e}" for pair in places for difference in pair]
+        rows.append((label, parameters, *figures, "yes" if report.passed else "**no**"))
+    worst = [f"**{max(report[dtype].worst.relative_l2 for _, report in reports):.1e}**" for dtype in DTYPES]
+    rows.append(("**worst**", "", *(cell for figure in worst for cell in ("", figure)), ""))
+    return _table(("model", "parameters", *columns, "passed"), rows)
+
+
+def _skipped(names: Sequence[str]) -> list[str]:
+    if not names:
+        return [f"None of the {len(configs.names())} registered models is left out.\n"]
+    rows = [(f"`{name}`", f"{required_bytes(configs.get(name), 1) / 2**30:.0f} GiB") for name in names]
+    return ["Left out, because the machine has too little memory:\n", _table(("model", "needs about"), rows)]
+
+
+def _planted_rows(reports: dict[str, ForwardReport]) -> str:
+    rows = []
+    for name, report in reports.items():
+        first, logits = report["float64"].first_beyond, report["float64"].at("logits").relative_l2
+        seen = ["no" if report[dtype].passed else "yes" for dtype in DTYPES]
+        usual = "passes" if logits <= USUAL_ELSEWHERE else "fails"
+        place = f"`{first.name}`" if first else "not noticed"
+        rows.append((PLANTS[name].description, place, f"{logits:.1e}", *seen, usual))
+    noticed = (f"noticed in {dtype}" for dtype in DTYPES)
+    return _table(("error", "first place", "float64 logits", *noticed, f"logits at {USUAL_ELSEWHERE}"), rows)
+
+
+def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    header = tuple(header)
+    lines = ["| " + " | ".join(cells) + " |" for cells in (header, ("---",) * len(header), *rows)]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

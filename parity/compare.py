@@ -1,0 +1,145 @@
+"""Differences of two trees of arrays (mappings from names to arrays), measured in float64. NumPy only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """How far two arrays of one name are apart.
+
+    Attributes:
+        name: Of the arrays.
+        left_shape: Shape of the array on the left.
+        right_shape: Shape of the array on the right; the other fields are infinite if it is another.
+        relative_l2: ||left - right|| / ||right||, infinite if a value on either side isn't finite.
+        max_abs: Largest absolute difference, infinite likewise.
+        non_finite: Values that are not finite, on the left and on the right.
+    """
+
+    name: str
+    left_shape: Shape
+    right_shape: Shape
+    relative_l2: float
+    max_abs: float
+    non_finite: tuple[int, int] = (0, 0)
+
+    @property
+    def remark(self) -> str:
+        """What the numbers don't say: other shapes, values that aren't finite; else empty."""
+        if self.left_shape != self.right_shape:
+            return f"shapes {list(self.left_shape)} and {list(self.right_shape)}"
+        left, right = self.non_finite
+        return f"{left} and {right} values are not finite" if left or right else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Two trees held against each other.
+
+    Attributes:
+        differences: Of the names on both sides, in the order of the left tree.
+        only_left: Names that the right tree lacks.
+        only_right: Names that the left tree lacks.
+    """
+
+    differences: tuple[Difference, ...]
+    only_left: tuple[str, ...] = ()
+    only_right: tuple[str, ...] = ()
+
+    @property
+    def worst(self) -> Difference | None:
+        """The largest relative L2; None if the trees share no name."""
+        return max(self.differences, key=lambda difference: difference.relative_l2, default=None)
+
+    def first_beyond(self, tolerance: float) -> Difference | None:
+        """The first difference above a relative L2, in the order of the tree; None if there is none."""
+        return next((difference for difference in self.differences if not difference.relative_l2 <= tolerance), None)
+
+    def ok(self, tolerance: float) -> bool:
+        """Whether both trees have the same names, at least one, and nothing is above a relative L2."""
+        complete = bool(self.differences) and not self.only_left and not self.only_right
+        return complete and self.first_beyond(tolerance) is None
+
+    def table(self, title: str = "", *, tolerance: float | None = None) -> Table:
+        """A rich table, a row for each name; rows above the tolerance are red."""
+        from rich.table import Table
+
+        table = Table("name", "shape", "relative L2", "max abs", "remark", title=title or None, title_justify="left")
+        for row, difference in zip(self._rows(), self.differences, strict=False):
+            beyond = tolerance is not None and not difference.relative_l2 <= tolerance
+            table.add_row(*row, style="red" if beyond else None)
+        for row in self._rows()[len(self.differences) :]:
+            table.add_row(*row, style="red")
+        return table
+
+    def markdown(self) -> str:
+        """A Markdown table, a row for each name."""
+        header = "| name | shape | relative L2 | max abs | remark |\n|---|---|---|---|---|"
+        return "\n".join([header, *("| " + " | ".join(row) + " |" for row in self._rows())])
+
+    def _rows(self) -> list[tuple[str, str, str, str, str]]:
+        rows = [
+            (d.name, "x".join(map(str, d.left_shape)), f"{d.relative_l2:.1e}", f"{d.max_abs:.1e}", d.remark)
+            for d in self.differences
+        ]
+        rows += [(name, "", "", "", "only left") for name in self.only_left]
+        return rows + [(name, "", "", "", "only right") for name in self.only_right]
+
+
+def difference(name: str, left: np.ndarray, right: np.ndarray) -> Difference:
+    """Compares two arrays of any type of number; both are taken to float64 first."""
+    left, right = np.asarray(left).astype(np.float64), np.asarray(right).astype(np.float64)
+    shapes = dict(left_shape=left.shape, right_shape=right.shape)
+    non_finite = (_count_non_finite(left), _count_non_finite(right))
+    if left.shape != right.shape or any(non_finite):
+        return Difference(name=name, relative_l2=math.inf, max_abs=math.inf, non_finite=non_finite, **shapes)
+    apart = left - right
+    distance, norm = float(np.linalg.norm(apart)), float(np.linalg.norm(right))
+    # Against zeros no distance is relative: equal is 0, all else infinitely far.
+    relative = distance / norm if norm else (math.inf if distance else 0.0)
+    return Difference(name=name, relative_l2=relative, max_abs=float(np.abs(apart).max(initial=0.0)), **shapes)
+
+
+def compare(left: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray]) -> Comparison:
+    """Compares two trees name by name.
+
+    Args:
+        left: By name.
+        right: By name; relative differences are relative to it.
+    """
+    return Comparison(
+        differences=tuple(difference(name, left[name], right[name]) for name in left if name in right),
+        only_left=tuple(name for name in left if name not in right),
+        only_right=tuple(name for name in right if name not in left),
+    )
+
+
+def not_identical(left: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    """Names whose arrays aren't equal bit for bit in the same type and shape, or that one side lacks."""
+    shared = [name for name in left if name in right]
+    unequal = [name for name in shared if not _same_bits(left[name], right[name])]
+    return (*unequal, *(name for name in left if name not in right), *(name for name in right if name not in left))
+
+
+def _same_bits(left: np.ndarray, right: np.ndarray) -> bool:
+    if left.dtype != right.dtype or left.shape != right.shape:
+        return False
+    # As integers, so that NaN equals itself and -0.0 differs from 0.0.
+    word = np.dtype(f"u{left.dtype.itemsize}")
+    return bool(np.array_equal(np.ascontiguousarray(left).view(word), np.ascontiguousarray(right).view(word)))
+
+
+def _count_non_finite(array: np.ndarray) -> int:
+    return int(array.size - np.count_nonzero(np.isfinite(array)))

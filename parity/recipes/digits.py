@@ -1,0 +1,19 @@
+"""A small ViT on scikit-learn's digits: 1,437 training and 360 test images of 8 x 8 pixels."""
+
+from __future__ import annotations
+
+from ..configs.augmentation import Augmentation
+from .recipe import Data, Optimizer, Recipe
+
+RECIPE = Recipe(
+    model="vit_digits",
+    overrides={"patch_size": (4, 4), "depth": 2, "mlp_dim": 256},
+    data=Data(name="digits", augmentation=Augmentation(shift=1, rotate=10.0), num_threads=0),
+    batch_size=64,
+    steps=1200,
+    optimizer=Optimizer(learning_rate=3e-3, warmup_steps=50, weight_decay=0.05),
+    label_smoothing=0.1,
+    eval_every=300,
+    checkpoint_every=300,
+    log_every=20,
+)

@@ -1,0 +1,219 @@
+"""A training recipe: everything that decides what a run computes, and how it is carried out.
+
+Standard-library types only; loads no framework.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from .. import configs
+from ..configs import Config, Execution
+from ..configs.augmentation import Augmentation
+from ..configs.registry import build, jsonable
+
+Precision = Literal["float32", "bfloat16", "float64"]
+
+# What a resumed run may change: the parameters don't depend on it, except for rounding.
+CARRIED_OUT_BY = (
+    "mesh",
+    "execution",
+    "eval_every",
+    "checkpoint_every",
+    "log_every",
+    "data.num_threads",
+    "data.num_workers",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """A data set and what is done to its training images.
+
+    Attributes:
+        name: As `parity.data.open_source` takes it: `digits`, a TFDS name, or a folder.
+        train_split: Split to train on.
+        test_split: Split to evaluate on.
+        augmentation: Random changes of training images.
+        num_threads: Threads that prepare batches, in each worker; 0, the fastest for tiny images, is none.
+        num_workers: Processes that prepare batches; 0 is the process of the training.
+    """
+
+    name: str
+    train_split: str = "train"
+    test_split: str = "test"
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    num_threads: int = 2
+    num_workers: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """AdamW with decoupled decay (Loshchilov & Hutter 2019, arXiv:1711.05101) and its schedule.
+
+    Attributes:
+        learning_rate: The highest, at the end of the warm-up.
+        min_learning_rate: Where the cosine ends.
+        warmup_steps: Steps of the linear warm-up from 0.
+        weight_decay: Times the learning rate, of the tensors for which `decays` holds.
+        clip_norm: Greatest norm of all gradients together; None doesn't clip.
+        b1: Decay of the mean of gradients.
+        b2: Decay of the mean of squared gradients.
+        eps: Added to the root of the mean of squares.
+    """
+
+    learning_rate: float
+    min_learning_rate: float = 0.0
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
+    clip_norm: float | None = 1.0
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where a field can't be used."""
+        _expect(self.learning_rate > 0, "learning_rate", self.learning_rate, "a value above 0")
+        low = 0 <= self.min_learning_rate <= self.learning_rate
+        _expect(low, "min_learning_rate", self.min_learning_rate, f"0 to learning_rate {self.learning_rate}")
+        _expect(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "0 or more")
+        _expect(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
+        _expect(self.clip_norm is None or self.clip_norm > 0, "clip_norm", self.clip_norm, "None or a value above 0")
+        for name in ("b1", "b2"):
+            _expect(0 <= getattr(self, name) < 1, name, getattr(self, name), "a value in [0, 1)")
+        _expect(self.eps > 0, "eps", self.eps, "a value above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeshShape:
+    """Devices along each axis of the mesh; -1, on one axis at most, takes what the others leave.
+
+    Attributes:
+        data: Copies of the parameters, each with its part of the batch.
+        fsdp: Parts of the parameters and of the optimiser's state, each with its part of the batch.
+        tensor: Parts of heads and hidden units.
+    """
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One training run.
+
+    Attributes:
+        model: A registered name.
+        overrides: Config fields to replace, such as `{"depth": 2}`. The number of classes is the data set's.
+        data: What to train and to evaluate on.
+        batch_size: Of the global batch, over all devices.
+        steps: Optimiser steps.
+        optimizer: Optimiser and schedule.
+        label_smoothing: Share of each target that is spread over all classes.
+        drop_rate: Dropout.
+        attn_drop_rate: Dropout of the attention weights.
+        drop_path_rate: Stochastic depth of the last block.
+        precision: Of the computation. Parameters and optimiser are float32, or float64 with `float64`.
+        mesh: How devices are laid out.
+        execution: How the model is run.
+        seed: Of the initial parameters, the order of images, augmentation and dropout.
+        eval_every: Steps between evaluations on the test split; 0 evaluates at the end alone.
+        checkpoint_every: Steps between checkpoints; 0 writes one at the end alone.
+        log_every: Steps between lines of metrics.
+    """
+
+    model: str
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    data: Data
+    batch_size: int
+    steps: int
+    optimizer: Optimizer
+    label_smoothing: float = 0.0
+    drop_rate: float = 0.0
+    attn_drop_rate: float = 0.0
+    drop_path_rate: float = 0.0
+    precision: Precision = "float32"
+    mesh: MeshShape = field(default_factory=MeshShape)
+    execution: Execution = field(default_factory=Execution)
+    seed: int = 0
+    eval_every: int = 0
+    checkpoint_every: int = 0
+    log_every: int = 10
+
+    def config(self, num_classes: int | None = None) -> Config:
+        """The model's config; `num_classes` are the data set's.
+
+        Raises:
+            ValueError: Unknown model or field, or fields that make no model.
+        """
+        rates = {name: getattr(self, name) for name in ("drop_rate", "attn_drop_rate", "drop_path_rate")}
+        classes = {} if num_classes is None else {"num_classes": num_classes}
+        return configs.get(self.model, **classes | rates | dict(self.overrides))
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where a field can't be used."""
+        for name in ("batch_size", "steps", "log_every"):
+            _expect(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        for name in ("eval_every", "checkpoint_every"):
+            _expect(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        _expect(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "a value in [0, 1)")
+        _expect(0 <= self.seed < 2**32, "seed", self.seed, "0 to 2**32 - 1")
+        precisions = ("float32", "bfloat16", "float64")
+        _expect(self.precision in precisions, "precision", repr(self.precision), "one of " + ", ".join(precisions))
+        warmup = self.optimizer.warmup_steps
+        _expect(warmup <= self.steps, "warmup_steps", warmup, f"at most steps {self.steps}")
+        self.config()
+
+
+def to_dict(recipe: Recipe) -> dict[str, Any]:
+    """A recipe as JSON values."""
+    return jsonable(dataclasses.asdict(recipe))
+
+
+def from_dict(data: Mapping[str, Any]) -> Recipe:
+    """The inverse of `to_dict`.
+
+    Raises:
+        ValueError: Unknown or missing field (with a close match), or a value that the recipe rejects; names it.
+    """
+    fields = dict(data)
+    if isinstance(fields.get("data"), Mapping):
+        fields["data"] = dict(fields["data"])
+        _build_at(fields["data"], "augmentation", Augmentation, "data.augmentation")
+    for name, cls in (("data", Data), ("optimizer", Optimizer), ("mesh", MeshShape), ("execution", Execution)):
+        _build_at(fields, name, cls, name)
+    if isinstance(fields.get("overrides"), Mapping):
+        values = fields["overrides"].items()
+        fields["overrides"] = {key: tuple(value) if isinstance(value, list) else value for key, value in values}
+    return build(Recipe, fields, "recipe")
+
+
+def differences(old: Recipe, new: Recipe) -> list[str]:
+    """What makes two recipes different runs: one line for each field; empty if one can resume the other."""
+    before, after = _flat(to_dict(old)), _flat(to_dict(new))
+    return [
+        f"{name}: {before.get(name)!r} there, {after.get(name)!r} here"
+        for name in sorted(before | after)
+        if not name.startswith(CARRIED_OUT_BY) and before.get(name) != after.get(name)
+    ]
+
+
+def _build_at(fields: dict[str, Any], name: str, cls: type, where: str) -> None:
+    if name in fields:
+        fields[name] = build(cls, fields[name], where)
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _expect(condition: bool, name: str, got: object, expected: str) -> None:
+    if not condition:
+        raise ValueError(f"{name}: got {got}, expected {expected}")

@@ -1,0 +1,83 @@
+"""Every tolerance of the project, each with its reason and the largest value that was measured.
+
+A limit leaves room for other processors, BLAS libraries and seeds. It is never raised to make a test pass: a larger
+difference has a cause, and the cause is what gets changed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tolerance:
+    """A limit and where it comes from.
+
+    Attributes:
+        limit: Largest difference that passes.
+        measured: Largest difference seen when the limit was chosen.
+        reason: What the difference is, and why the limit is where it is.
+    """
+
+    limit: float
+    measured: float
+    reason: str
+
+
+# Relative L2 distance of the twins' outputs from the same parameters and images: logits and every block.
+FORWARD: dict[str, Tolerance] = {
+    "float64": Tolerance(
+        limit=1e-12,
+        measured=3.4e-15,
+        reason="the order of sums; a mistake is 1e-9 and more, be it one epsilon or one layer in float32",
+    ),
+    "float32": Tolerance(
+        limit=5e-6,
+        measured=1.5e-6,
+        reason="the order of sums, and each framework's exp, erf and tanh",
+    ),
+    "bfloat16": Tolerance(
+        limit=3e-2,
+        measured=1.1e-2,
+        reason="8 bits of mantissa, which the frameworks round to after different operations",
+    ),
+}
+
+# Relative L2 distance of resized position grids in float64 from PyTorch's `interpolate(antialias=True)`.
+RESIZE = Tolerance(
+    limit=1e-14,
+    measured=9.4e-16,
+    reason="the order of sums of at most a few dozen terms",
+)
+
+# What ports of ViTs between frameworks usually allow. No check uses it: docs/parity.md and tests/parity show which
+# mistakes it lets through.
+USUAL_ELSEWHERE = 0.05
+
+# Relative difference of the float32 loss of each of the first 20 steps between one device and any mesh.
+MESH_LOSS = Tolerance(
+    limit=1e-5,
+    measured=0.0,
+    reason="sums over the batch and over split axes are taken in another order",
+)
+
+# Relative difference of the float32 loss of a few steps between ways to run the same model.
+EXECUTION_LOSS = Tolerance(
+    limit=1e-6,
+    measured=0.0,
+    reason="fused and recomputed operations round differently; one unit in the last place is 1.2e-7",
+)
+
+# Relative difference of an AdamW step or a loss in float64 from its formula.
+FORMULA = Tolerance(
+    limit=1e-12,
+    measured=0.0,
+    reason="the order of a few operations",
+)
+
+# Relative difference of the loss of the first steps with bfloat16 computation from that in float32.
+BFLOAT16_LOSS = Tolerance(
+    limit=2e-2,
+    measured=0.0,
+    reason="8 bits of mantissa in every activation",
+)

@@ -1,0 +1,46 @@
+"""Which tests an environment can run, and what every test runs under.
+
+An environment without jax, torch or timm leaves out the directories that need it and says so in the header; `.ci/run`
+has an environment for each.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+# Before anything imports jax: an installed libtpu makes it look for a TPU, and several workers compile for one at once.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# What a directory of tests imports. One that isn't named here needs both frameworks.
+NEEDS: dict[str, tuple[str, ...]] = {
+    "configs": (),
+    "contracts": (),
+    "data_pipeline": (),
+    "jax_side": ("jax",),
+    "jax_training": ("jax", "optax", "orbax"),
+    "tpu": ("jax", "optax", "libtpu"),
+    "torch_side": ("torch",),
+    "peers": ("jax", "torch", "timm"),
+}
+
+
+def missing(directory: str) -> list[str]:
+    """Packages that a directory of tests needs and this environment lacks."""
+    return [package for package in NEEDS.get(directory, ("jax", "torch")) if not importlib.util.find_spec(package)]
+
+
+def directories() -> list[str]:
+    """Directories that hold tests."""
+    return sorted({file.parent.name for file in Path(__file__).parent.glob("*/test_*.py")})
+
+
+collect_ignore = [directory for directory in directories() if missing(directory)]
+
+
+def pytest_report_header() -> list[str]:
+    return [f"not collected: tests/{name} (needs {', '.join(missing(name))})" for name in collect_ignore]

@@ -1,0 +1,199 @@
+"""Forward parity in three precisions, from parameters that are random in every tensor.
+
+Every set of options is checked at one small width and every width with one set of options; docs/parity.md, which
+`python -m parity.checks.table` writes, has each registered model with its own of both.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+
+import vit_jax
+import vit_jax.state
+import vit_torch
+import vit_torch.state
+from parity import checkpoints, configs
+from parity.checks import check_forward, fits, random_images, random_parameters, required_bytes
+from parity.checks.forward import DTYPES, exact_jax
+from parity.checks.reduced import distinct, distinct_options, distinct_sizes, reduced
+from parity.compare import compare, not_identical
+from parity.configs import Execution
+from parity.tolerances import FORWARD
+
+TEST_MODELS = configs.names("*test*")
+OPTIONS = distinct_options(configs.names(), 2)
+SIZES = distinct_sizes(configs.names())
+
+EXECUTIONS = {
+    "reference": Execution(attention="reference"),
+    "scan": Execution(scan=True),
+    "remat": Execution(remat="block"),
+    "scan, remat dots, reference": Execution(scan=True, remat="dots", attention="reference"),
+}
+
+
+@pytest.mark.parametrize("name", [*TEST_MODELS, "vit_digits"])
+def test_test_models(name):
+    report = check_forward(name)
+    assert report.passed, report.failures
+    assert [precision.dtype for precision in report.precisions] == list(DTYPES)
+    places = [difference.name for difference in report["float64"].comparison.differences]
+    blocks = [f"blocks.{i}" for i in range(configs.get(name).depth)]
+    assert places == ["patch_embed", *blocks, "forward_features", "logits"]
+
+
+@pytest.mark.parametrize("config", OPTIONS, ids=[names[0] for names in OPTIONS.values()])
+def test_every_set_of_options(config):
+    report = check_forward(config)
+    assert report.passed, report.failures
+
+
+@pytest.mark.parametrize("name", SIZES.values())
+def test_every_width(name):
+    report = check_forward(reduced(configs.get(name, num_classes=0), 1), dtypes=["float64"], batch_size=1)
+    assert report.passed, report.failures
+
+
+def test_no_registered_model_is_left_out():
+    names = configs.names()
+    assert sorted(name for group in OPTIONS.values() for name in group) == names
+    assert sorted(name for group in distinct(names, 2).values() for name in group) == names
+    # One that differs in an option, and one that differs in nothing that a forward pass sees.
+    assert reduced(configs.get("vit_test", norm_eps=1e-5), 2) != reduced(configs.get("vit_test"), 2)
+    assert reduced(configs.get("vit_base_patch16_384"), 2) == reduced(configs.get("vit_base_patch16_224"), 2)
+
+
+@pytest.mark.parametrize("execution", EXECUTIONS.values(), ids=EXECUTIONS)
+@pytest.mark.parametrize("name", ["vit_test_reg_scale", "vit_test_map"])
+def test_every_execution(name, execution):
+    report = check_forward(name, execution=execution)
+    assert report.passed, report.failures
+
+
+@pytest.mark.parametrize("name", ["vit_test_dist", "vit_test_gap"])
+def test_places_are_what_the_models_return(name):
+    config = configs.get(name)
+    tensors = random_parameters(checkpoints.parameter_shapes(config), seed=3)
+    images = random_images(config, 2, seed=4)
+    with exact_jax(np.float64):
+        model = nnx.eval_shape(lambda: vit_jax.create_model(config, rngs=nnx.Rngs(0)))
+        vit_jax.state.load_state_dict(model, tensors)
+        logits = np.asarray(jax.jit(lambda x: model(x))(jnp.asarray(images)))
+    twin = vit_torch.create_model(config, device="meta").eval()
+    vit_torch.state.load_state_dict(twin, tensors)
+    with torch.inference_mode():
+        twin_logits = twin(torch.from_numpy(images.transpose(0, 3, 1, 2))).numpy()
+    found = compare({"logits": logits}, {"logits": twin_logits})
+    limit = FORWARD["float64"].limit
+    assert found.ok(limit)
+    # The check saw these logits: its distance from a twin with another head is theirs, too.
+    planted = check_forward(config, images=images, seed=3, dtypes=["float64"], plant=lambda m: m.head.bias.add_(1))
+    with torch.inference_mode():
+        twin.head.bias.add_(1)
+        other = twin(torch.from_numpy(images.transpose(0, 3, 1, 2))).numpy()
+    expected = compare({"logits": logits}, {"logits": other}).differences[0].relative_l2
+    assert expected > limit
+    assert abs(planted["float64"].at("logits").relative_l2 - expected) < limit
+
+
+def test_given_images_are_used():
+    images = random_images(configs.get("vit_test"), 3, seed=8)
+    given = check_forward("vit_test", dtypes=["float64"], images=images)["float64"].at("logits")
+    random = check_forward("vit_test", dtypes=["float64"], batch_size=3)["float64"].at("logits")
+    assert given.left_shape == random.left_shape == (3, 10)
+    assert given.max_abs != random.max_abs
+
+
+def test_float64_does_not_leak():
+    check_forward("vit_test", dtypes=["float64"])
+    assert jnp.ones(1).dtype == jnp.float32
+    with pytest.raises(ValueError, match="float64"), exact_jax(np.float64):
+        raise ValueError(jnp.ones(1).dtype)
+    assert jnp.ones(1).dtype == jnp.float32
+    assert jax.config.jax_default_matmul_precision is None
+
+
+def test_reduced_depth_keeps_the_values_of_the_first_blocks():
+    whole = random_parameters(checkpoints.parameter_shapes(configs.get("vit_test")), seed=1)
+    part = random_parameters(checkpoints.parameter_shapes(configs.get("vit_test", depth=1)), seed=1)
+    assert set(part) < set(whole)
+    assert not_identical(part, {name: whole[name] for name in part}) == ()
+    other = random_parameters(checkpoints.parameter_shapes(configs.get("vit_test")), seed=2)
+    assert len(not_identical(whole, other)) == len(whole)
+
+
+def test_random_parameters_hide_nothing():
+    tensors = random_parameters(checkpoints.parameter_shapes(configs.get("vit_test_reg_scale")))
+    for name, value in tensors.items():
+        assert value.dtype == np.float64, name
+        assert np.unique(value).size == value.size, name
+        assert not np.any((value == 0) | (value == 1)), name
+
+
+def test_activations_stay_of_order_one_at_any_depth():
+    config = configs.get("vit_test", depth=40)
+    model = vit_torch.create_model(config).eval()
+    vit_torch.state.load_state_dict(model, random_parameters(checkpoints.parameter_shapes(config)))
+    images = np.random.default_rng(0).standard_normal((1, 3, *config.image_size))
+    outputs = model.forward_intermediates(vit_torch.state.from_numpy(images))
+    sizes = [float(output.std()) for output in outputs]
+    assert 0.5 < min(sizes) <= max(sizes) < 10, sizes
+
+
+@pytest.mark.parametrize("image_size", [None, (32, 56)])
+@pytest.mark.parametrize("depth", [None, 2])
+def test_a_checkpoint_is_checked_with_its_own_parameters(tmp_path, depth, image_size):
+    config = configs.get("vit_test_reg_scale")
+    tensors = random_parameters(checkpoints.parameter_shapes(config), seed=5)
+    checkpoints.write(tmp_path / "model", config, {k: v.astype(np.float32) for k, v in tensors.items()})
+    report = check_forward(tmp_path / "model", depth=depth, image_size=image_size)
+    assert report.passed, report.failures
+    assert report.config.depth == (depth or config.depth)
+    assert report.config.image_size == (image_size or config.image_size)
+    # A path may be a string; and it isn't the random model of the same config.
+    again = check_forward(str(tmp_path / "model"), depth=depth, image_size=image_size, dtypes=["float64"])["float64"]
+    assert again.at("logits") == report["float64"].at("logits")
+    random = check_forward(report.config, dtypes=["float64"])["float64"]
+    assert random.at("logits") != report["float64"].at("logits")
+
+
+def test_a_loader_that_changes_a_tensor_is_noticed(tmp_path, monkeypatch):
+    config = configs.get("vit_test")
+    tensors = random_parameters(checkpoints.parameter_shapes(config))
+    checkpoints.write(tmp_path / "model", config, {k: v.astype(np.float32) for k, v in tensors.items()})
+
+    def load(path, **options):
+        model = original(path, **options)
+        model.blocks[2].mlp.fc1.bias.data[3] += 1e-7
+        return model
+
+    original = vit_torch.load
+    monkeypatch.setattr(vit_torch, "load", load)
+    report = check_forward(tmp_path / "model", dtypes=["float32"])
+    assert not report.passed
+    assert report.parameter_faults == ("vit_torch.load: blocks.2.mlp.fc1.bias",)
+    assert "blocks.2.mlp.fc1.bias" in report.failures[0]
+
+
+def test_errors_name_what_was_wrong():
+    with pytest.raises(ValueError, match=r"dtypes: got 'float16', expected of float64, float32, bfloat16"):
+        check_forward("vit_test", dtypes=["float16"])
+    with pytest.raises(ValueError, match=r"unknown model 'vit_tset'; did you mean 'vit_test'\?"):
+        check_forward("vit_tset")
+    with pytest.raises(KeyError, match="float32: not checked; checked were float64"):
+        check_forward("vit_test", dtypes=["float64"])["float32"]
+
+
+def test_what_does_not_fit_is_refused():
+    assert fits(configs.get("vit_test"))
+    big = configs.get("vit_gigantic_patch14_224", depth=100_000)
+    assert not fits(big)
+    small = configs.get("vit_test")
+    assert not fits(small, memory=required_bytes(small) - 1)
+    assert fits(small, memory=required_bytes(small))
+    assert required_bytes(small, 4) > required_bytes(small, 2)

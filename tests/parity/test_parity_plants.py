@@ -1,0 +1,52 @@
+"""The check can fail: errors that ports really have are noticed, and named."""
+
+from __future__ import annotations
+
+import pytest
+
+from parity import checkpoints, configs
+from parity.checks import check_forward
+from parity.checks.plant import MODEL, PLANTS
+from parity.tolerances import USUAL_ELSEWHERE
+
+# Which errors change a tensor; the others change what is computed with it.
+TENSORS = {
+    "swapped_q_and_k": {"blocks.1.attn.qkv.weight", "blocks.1.attn.qkv.bias"},
+    "transposed_kernel": {"blocks.1.attn.proj.weight"},
+    "dropped_bias": {"blocks.1.mlp.fc2.bias"},
+    "dropped_layer_scale": {"blocks.1.ls1.gamma"},
+    "permuted_positions": {"pos_embed"},
+    "transposed_positions": {"pos_embed"},
+}
+# Which pass at the tolerance that is usual elsewhere: the reason for this project.
+UNSEEN_ELSEWHERE = {"norm_eps", "gelu_kind", "float32_norm"}
+
+
+@pytest.mark.parametrize("name", PLANTS)
+def test_a_planted_error_fails_and_its_place_is_named(name):
+    plant = PLANTS[name]
+    report = check_forward(MODEL, dtypes=["float64"], plant=plant.apply)
+    unseen = report["float64"].at("logits").relative_l2 <= USUAL_ELSEWHERE
+    assert unseen == (name in UNSEEN_ELSEWHERE)
+    assert not report.passed
+    assert report["float64"].first_beyond.name == plant.place
+    assert any(f"first divergence at {plant.place}" in line for line in report.failures)
+    faults = {fault.removeprefix("float64 torch: ") for fault in report.parameter_faults}
+    assert faults == TENSORS.get(name, set())
+    # Before the planted place everything agrees, from it on nothing that is computed from all tokens does.
+    places = [difference.name for difference in report["float64"].comparison.differences]
+    for difference in report["float64"].comparison.differences:
+        within = difference.relative_l2 <= report["float64"].tolerance
+        assert within == (places.index(difference.name) < places.index(plant.place)), difference
+
+
+def test_a_model_without_a_plant_passes():
+    assert check_forward(MODEL).passed
+
+
+def test_the_model_has_room_for_every_plant():
+    config = configs.get(MODEL)
+    rows, columns = config.grid_size
+    sizes = [config.embed_dim, config.mlp_dim, config.num_heads, config.head_dim, config.num_patches, rows, columns]
+    assert len(set(sizes)) == len(sizes)
+    assert set().union(*TENSORS.values()) <= set(checkpoints.parameter_shapes(config))

@@ -1,0 +1,96 @@
+"""Accuracy and loss over a data set. Twin: `vit_torch/evaluate.py`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from flax import nnx
+
+from parity.configs import Preprocessing
+
+from .losses import cross_entropy
+from .models import Model
+from .preprocessing import normalize
+from .sharding import batch_sharding, replicated
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What a model made of a data set.
+
+    Attributes:
+        accuracy: Share of the images whose greatest logit is at their label.
+        loss: Mean cross entropy.
+        count: Number of images.
+        labels: Of each image, in the order of the data set.
+        predictions: Class of each image.
+        losses: Cross entropy of each image.
+    """
+
+    accuracy: float
+    loss: float
+    count: int
+    labels: np.ndarray
+    predictions: np.ndarray
+    losses: np.ndarray
+
+
+def evaluate(
+    model: Model,
+    batches: Iterable[Mapping[str, np.ndarray]],
+    *,
+    preprocessing: Preprocessing | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+) -> Evaluation:
+    """Runs a model over every image once.
+
+    Args:
+        model: Evaluated in the precision of its parameters, without dropout.
+        batches: As `parity.data.eval_batches` yields them: uint8 images (b, h, w, c), labels, and a mask that is False
+            in rows that pad the last batch.
+        preprocessing: How images are normalised; as the model's config says by default.
+        mesh: Over which batches are split, if the parameters are.
+
+    Raises:
+        ValueError: There is no image.
+    """
+    graphdef, state = nnx.split(model)
+    preprocessing = preprocessing or model.config.preprocessing
+    sharding = batch_sharding(mesh) if mesh is not None else None
+    rows = []
+    for batch in batches:
+        if sharding is not None:
+            batch = {name: jax.make_array_from_process_local_data(sharding, value) for name, value in batch.items()}
+        rows.append(_predict(graphdef, state, dict(batch), preprocessing, mesh))
+    if not rows:
+        raise ValueError("batches: got none, expected at least one image")
+    labels, predictions, losses, mask = (np.concatenate([np.asarray(row[i]) for row in rows]) for i in range(4))
+    labels, predictions, losses = labels[mask], predictions[mask], losses[mask]
+    return Evaluation(
+        accuracy=float(np.mean(predictions == labels)),
+        loss=float(np.mean(losses, dtype=np.float64)),
+        count=len(labels),
+        labels=labels,
+        predictions=predictions,
+        losses=losses,
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("graphdef", "preprocessing", "mesh"))
+def _predict(
+    graphdef: nnx.GraphDef,
+    state: nnx.State,
+    batch: dict[str, jax.Array],
+    preprocessing: Preprocessing,
+    mesh: jax.sharding.Mesh | None,
+) -> tuple[jax.Array, ...]:
+    """Label, prediction, loss and mask of each row, on every device."""
+    dtype = jax.tree.leaves(state)[0].dtype
+    logits = nnx.merge(graphdef, state)(normalize(batch["image"], preprocessing, dtype))
+    losses = cross_entropy(logits, batch["label"])
+    rows = batch["label"], logits.argmax(axis=-1), losses, batch["mask"]
+    return rows if mesh is None else jax.lax.with_sharding_constraint(rows, replicated(mesh))

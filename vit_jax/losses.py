@@ -1,0 +1,29 @@
+"""Training losses. Twin: `vit_torch/losses.py`."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+
+def cross_entropy(
+    logits: Float[Array, "b classes"],
+    labels: Int[Array, "b"] | Float[Array, "b classes"],
+    *,
+    label_smoothing: float = 0.0,
+) -> Float[Array, "b"]:
+    """Softmax cross entropy of each example, in float32 or better.
+
+    Args:
+        logits: Of the model.
+        labels: Classes, or probabilities of classes.
+        label_smoothing: Share of the target that is spread over all classes (Szegedy et al. 2015, arXiv:1512.00567,
+            section 7).
+    """
+    classes = logits.shape[-1]
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    if labels.ndim == 1:
+        labels = jax.nn.one_hot(labels, classes, dtype=logits.dtype)
+    targets = labels * (1 - label_smoothing) + label_smoothing / classes
+    return -(targets * jax.nn.log_softmax(logits, axis=-1)).sum(axis=-1)

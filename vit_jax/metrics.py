@@ -1,0 +1,137 @@
+"""Where the metrics of a run go: the terminal, a file of JSON lines, TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+import jax
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from tensorboardX import SummaryWriter
+
+METRICS = "metrics.jsonl"
+
+
+class MetricsWriter:
+    """Appends to `metrics.jsonl` and to TensorBoard's event files in `tensorboard/`.
+
+    Args:
+        directory: Of the run.
+        step: Steps that were made; what an interrupted run wrote beyond them is taken out, for it comes again.
+    """
+
+    def __init__(self, directory: Path, *, step: int):
+        _truncate(directory, step)
+        self._file = (directory / METRICS).open("a")
+        self._tensorboard = SummaryWriter(str(directory / "tensorboard"), purge_step=step + 1)
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Writes metrics of a step, such as `{"train/loss": 2.3}`."""
+        self._file.write(json.dumps({"step": step, **metrics}) + "\n")
+        self._file.flush()
+        for name, value in metrics.items():
+            self._tensorboard.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Writes what is still in memory."""
+        self._file.close()
+        self._tensorboard.close()
+
+
+class Reporter:
+    """Progress bar and metrics of a run; only the first process writes.
+
+    A line of metrics waits for its step to be computed; between lines the host runs ahead by one step.
+
+    Args:
+        directory: Of the run.
+        first: Steps that were made before.
+        steps: Of the whole run.
+        batch_size: Images of a step.
+        log_every: Steps between lines of metrics; the first and the last step have one, too.
+        console: For the progress bar; None for no bar.
+    """
+
+    def __init__(
+        self, directory: Path, *, first: int, steps: int, batch_size: int, log_every: int, console: Console | None
+    ):
+        main = jax.process_index() == 0
+        self._writer = MetricsWriter(directory, step=first) if main else None
+        self._steps, self._batch_size, self._log_every = steps, batch_size, log_every
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[speed]}"),
+            TimeRemainingColumn(),
+        )
+        self._progress = Progress(*columns, console=console, disable=console is None or not main)
+        self._task = self._progress.add_task("training", total=steps, completed=first, speed="")
+        self._previous: Mapping[str, jax.Array] | None = None
+        self._timed_from: tuple[int, float] | None = None
+
+    def step(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
+        """Reports a step from its metrics, which may still be being computed."""
+        if self._previous is not None:
+            jax.block_until_ready(self._previous)
+        self._previous = metrics
+        self._progress.update(self._task, completed=step)
+        if step % self._log_every == 0 or step in (1, self._steps):
+            record = {f"train/{name}": float(value) for name, value in metrics.items()}
+            self._write(step, record | self._speed(step))
+        elif self._timed_from is None:  # the step that was compiled isn't timed
+            jax.block_until_ready(metrics)
+            self._timed_from = (step, time.perf_counter())
+
+    def evaluation(self, step: int, *, accuracy: float, loss: float) -> None:
+        """Reports an evaluation; its time doesn't count as training."""
+        self._write(step, {"test/accuracy": accuracy, "test/loss": loss})
+        self._progress.console.print(f"step {step}: test accuracy {accuracy:.2%}, loss {loss:.4f}")
+        self.pause()
+
+    def pause(self) -> None:
+        """Leaves the time until the next step out of the step time."""
+        self._timed_from = None
+
+    def _speed(self, step: int) -> dict[str, float]:
+        now, since = time.perf_counter(), self._timed_from
+        self._timed_from = (step, now)
+        if since is None:
+            return {}
+        seconds = (now - since[1]) / (step - since[0])
+        images = self._batch_size / seconds
+        self._progress.update(self._task, speed=f"{seconds * 1e3:.1f} ms/step, {images:.0f} images/s")
+        return {"time/step_seconds": seconds, "time/images_per_second": images}
+
+    def _write(self, step: int, record: Mapping[str, float]) -> None:
+        if self._writer is not None:
+            self._writer.write(step, record)
+
+    def __enter__(self) -> Reporter:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+        if self._writer is not None:
+            self._writer.close()
+
+
+def read_metrics(directory: str | Path) -> list[dict[str, float]]:
+    """The lines of a run's `metrics.jsonl`; a last line that was cut off is left out."""
+    path = Path(directory) / METRICS
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def _truncate(directory: Path, step: int) -> None:
+    kept = [json.dumps(record) + "\n" for record in read_metrics(directory) if record["step"] <= step]
+    temporary = directory / f"{METRICS}.tmp"
+    temporary.write_text("".join(kept))
+    temporary.replace(directory / METRICS)

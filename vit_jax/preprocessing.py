@@ -1,0 +1,17 @@
+"""Images to model inputs on the device. Twin: `vit_torch/preprocessing.py`."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, UInt8
+
+from parity.configs import Preprocessing
+
+
+def normalize(
+    images: UInt8[Array, "b h w c"], preprocessing: Preprocessing, dtype: jnp.dtype
+) -> Float[Array, "b h w c"]:
+    """(images / 255 - mean) / std, in float32 or better."""
+    dtype = jnp.promote_types(dtype, jnp.float32)
+    mean, std = (jnp.asarray(values, dtype) for values in (preprocessing.mean, preprocessing.std))
+    return (images.astype(dtype) / 255 - mean) / std

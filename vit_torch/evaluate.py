@@ -1,0 +1,88 @@
+"""Accuracy and loss over a data set. Twin: `vit_jax/evaluate.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from parity.configs import Preprocessing
+
+from .losses import cross_entropy
+from .models import Model
+from .preprocessing import normalize
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What a model made of a data set.
+
+    Attributes:
+        accuracy: Share of the images whose greatest logit is at their label.
+        loss: Mean cross entropy.
+        count: Number of images.
+        labels: Of each image, in the order of the data set.
+        predictions: Class of each image.
+        losses: Cross entropy of each image.
+    """
+
+    accuracy: float
+    loss: float
+    count: int
+    labels: np.ndarray
+    predictions: np.ndarray
+    losses: np.ndarray
+
+
+def evaluate(
+    model: Model,
+    batches: Iterable[Mapping[str, np.ndarray]],
+    *,
+    preprocessing: Preprocessing | None = None,
+) -> Evaluation:
+    """Runs a model over every image once.
+
+    Args:
+        model: Evaluated in the precision of its parameters, without dropout; its mode is put back.
+        batches: As `parity.data.eval_batches` yields them: uint8 images (b, h, w, c), labels, and a mask that is False
+            in rows that pad the last batch.
+        preprocessing: How images are normalised; as the model's config says by default.
+
+    Raises:
+        ValueError: There is no image.
+    """
+    preprocessing = preprocessing or model.config.preprocessing
+    device = next(model.parameters()).device
+    training = model.training
+    model.eval()
+    rows = []
+    try:
+        for batch in batches:
+            tensors = {name: torch.from_numpy(np.array(value)).to(device) for name, value in batch.items()}
+            rows.append(_predict(model, tensors, preprocessing))
+    finally:
+        model.train(training)
+    if not rows:
+        raise ValueError("batches: got none, expected at least one image")
+    labels, predictions, losses, mask = (np.concatenate([row[i].cpu().numpy() for row in rows]) for i in range(4))
+    labels, predictions, losses = labels[mask], predictions[mask], losses[mask]
+    return Evaluation(
+        accuracy=float(np.mean(predictions == labels)),
+        loss=float(np.mean(losses, dtype=np.float64)),
+        count=len(labels),
+        labels=labels,
+        predictions=predictions,
+        losses=losses,
+    )
+
+
+@torch.inference_mode()
+def _predict(model: Model, batch: dict[str, Tensor], preprocessing: Preprocessing) -> tuple[Tensor, ...]:
+    """Label, prediction, loss and mask of each row."""
+    dtype = next(model.parameters()).dtype
+    logits = model(normalize(batch["image"], preprocessing, dtype))
+    losses = cross_entropy(logits, batch["label"])
+    return batch["label"], logits.argmax(dim=-1), losses, batch["mask"]

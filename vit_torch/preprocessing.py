@@ -1,0 +1,20 @@
+"""Images to model inputs on the device. Twin: `vit_jax/preprocessing.py`."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from parity.configs import Preprocessing
+
+
+def normalize(
+    images: UInt8[Tensor, "b h w c"], preprocessing: Preprocessing, dtype: torch.dtype
+) -> Float[Tensor, "b c h w"]:
+    """(images / 255 - mean) / std, in float32 or better, channels first."""
+    dtype = torch.promote_types(dtype, torch.float32)
+    mean, std = (
+        torch.tensor(values, dtype=dtype, device=images.device) for values in (preprocessing.mean, preprocessing.std)
+    )
+    return ((images.to(dtype) / 255 - mean) / std).permute(0, 3, 1, 2)
