@@ -225,7 +225,7 @@ def check(
     report = check_forward(target, dtypes=dtypes, depth=depth, batch_size=batch_size, seed=seed)
     print_rich(report)
     if json is not None:
-        json.write_text(report.to_json() + "\n")
+        json.write_text(report.to_json())
     return 0 if report.passed else 1
 
 
@@ -333,3 +333,7 @@ def _escaped(error: Exception) -> str:
     from rich.markup import escape
 
     return escape(str(error))
+
+
+if __name__ == "__main__":
+    main()

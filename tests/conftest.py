@@ -18,9 +18,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 # What a directory of tests imports. One that isn't named here needs both frameworks.
 NEEDS: dict[str, tuple[str, ...]] = {
+    "cli": (),
     "configs": (),
     "contracts": (),
-    "data_pipeline": (),
+    "data_pipeline": ("grain", "tensorflow_datasets"),
     "jax_side": ("jax",),
     "jax_training": ("jax", "optax", "orbax"),
     "tpu": ("jax", "optax", "libtpu"),

@@ -37,7 +37,7 @@ def split(key: Key | None, num: int) -> list[Key] | list[None]:
     if key is None:
         return [None] * num
     if isinstance(key, _Global):
-        return [GLOBAL] * num
+        return [key for _ in range(num)]
     return list(torch.stack(_threefry(key, num), dim=1))
 
 

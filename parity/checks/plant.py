@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -35,40 +35,45 @@ class Plant:
     apply: Callable[[Model], None]
 
 
+def _block(model: Model) -> Any:
+    """Any, because PyTorch's types say of a submodule's attributes only that they are tensors or modules."""
+    return model.blocks[BLOCK]
+
+
 def _norm_eps(model: Model) -> None:
-    model.blocks[BLOCK].norm1.eps = 1e-5
+    _block(model).norm1.eps = 1e-5
 
 
 def _gelu_kind(model: Model) -> None:
-    model.blocks[BLOCK].mlp.act = "gelu_tanh"
+    _block(model).mlp.act = "gelu_tanh"
 
 
 def _swapped_q_and_k(model: Model) -> None:
-    qkv = model.blocks[BLOCK].attn.qkv
+    qkv = _block(model).attn.qkv
     for parameter in (qkv.weight, qkv.bias):
         q, k, v = parameter.chunk(3)
         parameter.copy_(torch.cat([k, q, v]))
 
 
 def _transposed_kernel(model: Model) -> None:
-    weight = model.blocks[BLOCK].attn.proj.weight
+    weight = _block(model).attn.proj.weight
     weight.copy_(weight.T.clone())
 
 
 def _dropped_bias(model: Model) -> None:
-    model.blocks[BLOCK].mlp.fc2.bias.zero_()
+    _block(model).mlp.fc2.bias.zero_()
 
 
 def _attention_scale(model: Model) -> None:
-    model.blocks[BLOCK].attn.scale = model.config.embed_dim**-0.5
+    _block(model).attn.scale = model.config.embed_dim**-0.5
 
 
 def _dropped_layer_scale(model: Model) -> None:
-    model.blocks[BLOCK].ls1 = None
+    _block(model).ls1 = None
 
 
 def _float32_norm(model: Model) -> None:
-    model.blocks[BLOCK].norm2.register_forward_hook(lambda module, inputs, output: output.float().to(output.dtype))
+    _block(model).norm2.register_forward_hook(lambda module, inputs, output: output.float().to(output.dtype))
 
 
 def _permuted_positions(model: Model) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -104,6 +106,20 @@ class ForwardReport:
             yield report.comparison.table(title, tolerance=report.tolerance)
         yield from self.failures
         yield f"{self.name}: {'[green]passed' if self.passed else '[red]FAILED'}"
+
+    def to_json(self) -> str:
+        """The figures as JSON."""
+        precisions = [
+            {
+                "dtype": report.dtype,
+                "tolerance": report.tolerance,
+                "passed": report.passed,
+                "places": [dataclasses.asdict(difference) for difference in report.comparison.differences],
+            }
+            for report in self.precisions
+        ]
+        data = {"name": self.name, "passed": self.passed, "failures": self.failures, "precisions": precisions}
+        return json.dumps(data, indent=2) + "\n"
 
     def markdown(self) -> str:
         """A Markdown table: a row for each place, a column for each precision."""

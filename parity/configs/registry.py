@@ -7,14 +7,17 @@ import difflib
 import fnmatch
 import functools
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .models import NORMALIZATIONS, VIT
 from .preprocessing import Preprocessing
 from .vit import VitConfig
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 Config = VitConfig
-AnyDataclass = TypeVar("AnyDataclass")
+AnyDataclass = TypeVar("AnyDataclass", bound="DataclassInstance")
 
 # The name by which a JSON file says which class its fields belong to.
 FAMILIES: dict[str, type[Config]] = {"vit": VitConfig}

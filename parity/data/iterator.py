@@ -95,7 +95,7 @@ class TrainIterator(grain.DatasetIterator[dict[str, np.ndarray]]):
             dataset = dataset.mp_prefetch(
                 grain.MultiprocessingOptions(num_workers=self._num_workers, per_worker_buffer_size=2)
             )
-        return iter(dataset)
+        return dataset.__iter__()
 
 
 def _mark_flags_as_parsed() -> None:

@@ -132,3 +132,12 @@ def test_no_file_and_no_function_is_too_long():
 def test_a_long_function_is_found():
     assert functions_longer_than("def f():\n" + "    x = 1\n" * 60, 60) == ["f: 61 lines"]
     assert functions_longer_than("def f():\n" + "    x = 1\n" * 59, 60) == []
+
+
+def test_ci_runs_the_command_of_the_readme():
+    """`.ci/run` takes it from between these two lines."""
+    block = (ROOT / "README.md").read_text().split("\n<!-- tests -->\n")[1].split("\n```\n")[0]
+    commands = [line for line in block.splitlines() if line.startswith("python")]
+    assert len(commands) == 1
+    assert commands[0].endswith(".venv/bin/pytest -q -n 2")
+    assert "/^<!-- tests -->$/,/^```$/{/^python/p}" in (ROOT / ".ci" / "run").read_text()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 
 import jax
 import numpy as np
@@ -82,7 +83,7 @@ def main() -> None:
         first = result.pop("first")
         result["init_equal"] = all(np.array_equal(first[name], one[name]) for name in one)
         result["finite"] = math.isfinite(sum(result["losses"]))
-    print(json.dumps(results))
+    sys.stdout.write(json.dumps(results) + "\n")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,8 @@ def main() -> None:
         if step == int(hang_after):
             while not (Path(directory) / "checkpoints" / str(step // 4 * 4)).exists():
                 time.sleep(0.01)
-            print("hanging", flush=True)
+            sys.stdout.write("hanging\n")
+            sys.stdout.flush()
             time.sleep(600)
 
     result = train(recipes.from_dict(json.loads(recipe)), directory, data_dir=data_dir, on_step=on_step)
@@ -38,17 +39,14 @@ def main() -> None:
         digest.update(name.encode() + tensors[name].tobytes())
     steps = [record["step"] for record in read_metrics(directory) if "train/loss" in record]
     logged = [record["train/loss"].hex() for record in read_metrics(directory) if "train/loss" in record]
-    print(
-        json.dumps(
-            {
-                "losses": losses,
-                "digest": digest.hexdigest(),
-                "steps": steps,
-                "logged": logged,
-                "accuracy": result.evaluation.accuracy,
-            }
-        )
-    )
+    results = {
+        "losses": losses,
+        "digest": digest.hexdigest(),
+        "steps": steps,
+        "logged": logged,
+        "accuracy": result.evaluation.accuracy,
+    }
+    sys.stdout.write(json.dumps(results) + "\n")
 
 
 if __name__ == "__main__":

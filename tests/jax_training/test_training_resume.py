@@ -9,7 +9,7 @@ import subprocess
 
 import jax
 import pytest
-from training_workers import run_worker, worker_command
+from training_workers import ENVIRONMENT, run_worker, worker_command
 
 from parity import recipes
 from parity.configs import Execution
@@ -23,7 +23,7 @@ def test_sigkill(tiny, tmp_path, digits_dir):
     whole = run_worker("resume_worker.py", recipe, str(tmp_path / "whole"), str(digits_dir), "0")
     killed = tmp_path / "killed"
     command = worker_command("resume_worker.py", recipe, str(killed), str(digits_dir), "7")
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) as process:
         assert process.stdout.readline() == "hanging\n"
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
@@ -48,14 +48,14 @@ def one_device():
 def test_resume_on_another_execution_and_a_finished_run(tiny, tmp_path, digits_dir, one_device, monkeypatch):
     recipe = dataclasses.replace(tiny, steps=8)
 
-    class Stopped(Exception):
+    class StoppedError(Exception):
         pass
 
     def stop(step, metrics):
         if step == 6:
-            raise Stopped
+            raise StoppedError
 
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         train(recipe, tmp_path, data_dir=digits_dir, devices=one_device, on_step=stop)
     other = dataclasses.replace(recipe, execution=Execution(scan=True), log_every=2)
     result = train(other, tmp_path, data_dir=digits_dir, devices=one_device)

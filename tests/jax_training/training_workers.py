@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+# These runs are so short that compiling them well would cost most of their time.
+ENVIRONMENT = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
 
 
 def worker_command(name: str, *arguments: str) -> list[str]:
@@ -15,6 +19,7 @@ def worker_command(name: str, *arguments: str) -> list[str]:
 
 def run_worker(name: str, *arguments: str):
     """The JSON that a script prints in its last line."""
-    done = subprocess.run(worker_command(name, *arguments), capture_output=True, text=True, check=False)
+    command = worker_command(name, *arguments)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])

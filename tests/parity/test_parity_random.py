@@ -104,11 +104,10 @@ def test_random_forward_passes_are_equal_in_float64(rates, scan):
     config = configs.get("vit_test_reg_scale", **rates)
     left, right = outputs(config, seed=11, execution=Execution(scan=scan))
     assert compare(left, right).ok(FORWARD["float64"].limit)
-    # The masks did something, and another key does something else.
-    for seed in (None, 12):
-        other, twin = outputs(config, seed=seed, execution=Execution(scan=scan))
-        assert compare(other, twin).ok(FORWARD["float64"].limit)
-        assert not compare(left, other).ok(FORWARD["bfloat16"].limit)
+    # The masks did something: another key does something else.
+    other, twin = outputs(config, seed=12, execution=Execution(scan=scan))
+    assert compare(other, twin).ok(FORWARD["float64"].limit)
+    assert not compare(left, other).ok(FORWARD["bfloat16"].limit)
 
 
 def test_random_forward_passes_are_equal_in_float32():

@@ -31,8 +31,8 @@ def parameters(name: str, **overrides: object) -> dict[str, np.ndarray]:
 def saved(side: str, name: str, directory: Path, **overrides: object) -> dict[str, np.ndarray]:
     """The parameters of a model that one side has written."""
     tensors = parameters(name, **overrides)
-    checkpoints.write(directory / "made", configs.get(name, **overrides), tensors)
-    SIDES[side].save(SIDES[side].load(directory / "made"), directory / "native")
+    checkpoints.write(directory / "made", configs.get(name, **overrides), tensors, name=name)
+    SIDES[side].save(SIDES[side].load(directory / "made"), directory / "native", name=name)
     return tensors
 
 

@@ -103,7 +103,7 @@ class VisionTransformer(nnx.Module):
 
     def forward_head(self, x: Tokens) -> Float[Array, "b classes"]:
         """Logits (or pooled features) of the tokens that `forward_features` returns."""
-        if self.head_dist is not None:
+        if self.head is not None and self.head_dist is not None:
             return (self.head(x[:, 0]) + self.head_dist(x[:, 1])) / 2
         x = self._pool(x)
         x = x if self.fc_norm is None else self.fc_norm(x)
@@ -130,9 +130,9 @@ class VisionTransformer(nnx.Module):
         config = self.config
         tokens = [token[...] for token in (self.cls_token, self.dist_token, self.reg_token) if token is not None]
         prefix = [jnp.broadcast_to(token, (x.shape[0], *token.shape[1:])) for token in tokens]
-        if config.pos_embed == "learned" and config.pos_embed_prefix:
+        if self.pos_embed is not None and config.pos_embed_prefix:
             return jnp.concatenate([*prefix, x], axis=1) + self.pos_embed[...]
-        if config.pos_embed == "learned":
+        if self.pos_embed is not None:
             x = x + self.pos_embed[...]
         elif config.pos_embed != "none":
             big_vision = config.pos_embed == "sincos2d_big_vision"

@@ -27,7 +27,7 @@ class Linear(nn.Linear):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
-    def forward(self, x: Float[Tensor, "... i"]) -> Float[Tensor, "... *o"]:
+    def forward(self, x: Float[Tensor, "... i"]) -> Float[Tensor, "... *o"]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Applies the map to the last axis."""
         return super().forward(x).unflatten(-1, self.out_axes)
 

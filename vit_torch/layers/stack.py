@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ Tokens = Float[Tensor, "b n d"]
 
 
 def run_blocks(
-    blocks: Sequence[nn.Module],
+    blocks: nn.ModuleList,
     x: Tokens,
     *,
     drop_path_rates: Sequence[float],
@@ -52,7 +53,7 @@ def _body(block: nn.Module, execution: Execution) -> Callable[..., Tokens]:
     if execution.remat == "none":
         return block
 
-    def run(x: Tokens, **options: object) -> Tokens:
+    def run(x: Tokens, **options: Any) -> Tokens:
         return checkpoint(block, x, use_reentrant=False, **options)
 
     return run

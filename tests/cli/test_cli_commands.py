@@ -1,0 +1,138 @@
+"""Commands that need no framework, and what a user sees of their mistakes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from parity import checkpoints, configs
+from parity.cli import main
+
+NAME = "vit_test"
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    config = configs.get(NAME)
+    rng = np.random.default_rng(0)
+    tensors = {
+        name: rng.normal(size=shape).astype(np.float32)
+        for name, shape in checkpoints.parameter_shapes(config).items()
+    }
+    checkpoints.write(tmp_path / "checkpoint", config, tensors, name=NAME, source={"framework": "a test"})
+    return tmp_path / "checkpoint"
+
+
+def run(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of a command."""
+    with pytest.raises(SystemExit) as exit_info:
+        main([str(arg) for arg in args])
+    captured = capsys.readouterr()
+    return int(exit_info.value.code or 0), captured.out, captured.err
+
+
+def test_models_lists_what_matches(capsys):
+    code, out, _ = run(capsys, "models", "vit_base_patch16_clip*")
+    listed = {line.split()[0] for line in out.splitlines()[1:]}
+    assert code == 0
+    assert listed == set(configs.names("vit_base_patch16_clip*"))
+    assert "86.57 M" in out
+
+
+def test_models_without_a_match_names_the_nearest(capsys):
+    code, _, err = run(capsys, "models", "vit_bas_patch16_224")
+    assert code == 2
+    assert "no model matches 'vit_bas_patch16_224'; did you mean 'vit_base_patch16_224'?" in err
+
+
+@pytest.mark.parametrize("field", ["norm_eps", "act", "preprocessing.mean", "parameters"])
+def test_info_shows_a_named_model(capsys, field):
+    code, out, _ = run(capsys, "info", "vit_base_patch16_siglip_224")
+    assert code == 0
+    assert any(line.split()[:1] == [field] for line in out.splitlines())
+
+
+def test_info_shows_a_checkpoint(capsys, checkpoint):
+    code, out, _ = run(capsys, "info", checkpoint)
+    assert code == 0
+    assert "a test" in out
+    assert NAME in out
+
+
+def test_info_of_an_unknown_name_is_one_line(capsys):
+    code, out, err = run(capsys, "info", "vit_bse_patch16_224")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: unknown model 'vit_bse_patch16_224'; did you mean 'vit_base_patch16_224'?")
+    assert "Traceback" not in err
+
+
+def test_info_of_a_broken_checkpoint_names_the_file(capsys, checkpoint):
+    file = checkpoint / "config.json"
+    data = json.loads(file.read_text())
+    data["config"]["dept"] = data["config"].pop("depth")
+    file.write_text(json.dumps(data))
+    code, _, err = run(capsys, "info", checkpoint)
+    assert code == 2
+    assert f"{file}: config: unknown field 'dept'; did you mean 'depth'?" in err.replace("\n", "")
+
+
+def test_convert_there_and_back_is_exact(capsys, checkpoint, tmp_path):
+    # A name of timm's: the test model has none.
+    config = configs.get("vit_tiny_patch16_224", depth=1, num_classes=3)
+    rng = np.random.default_rng(1)
+    shapes = checkpoints.parameter_shapes(config)
+    tensors = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    checkpoints.write(tmp_path / "native", config, tensors, name="vit_tiny_patch16_224")
+    assert run(capsys, "convert", tmp_path / "native", tmp_path / "timm", "--to", "timm")[0] == 0
+    code, out, _ = run(capsys, "convert", tmp_path / "timm", tmp_path / "back")
+    assert code == 0
+    assert f"{len(tensors)} tensors" in out
+    back = checkpoints.open_checkpoint(tmp_path / "back")
+    assert back.config == config
+    assert all(np.array_equal(back.tensors[name], tensor) for name, tensor in tensors.items())
+
+
+def test_convert_a_lone_file_wants_its_model(capsys, checkpoint, tmp_path):
+    file = checkpoint / "model.safetensors"
+    code, _, err = run(capsys, "convert", file, tmp_path / "out")
+    assert code == 2
+    assert "name one, such as --model NAME" in err.replace("\n", " ")
+    assert run(capsys, "convert", file, tmp_path / "out", "--model", NAME)[0] == 0
+
+
+def test_convert_reports_every_tensor_that_does_not_fit_and_writes_nothing(capsys, checkpoint, tmp_path):
+    file = checkpoint / "config.json"
+    data = json.loads(file.read_text())
+    data["config"] |= {"depth": 2, "num_classes": 11, "reg_tokens": 1}
+    file.write_text(json.dumps(data))
+    code, _, err = run(capsys, "convert", checkpoint, tmp_path / "out")
+    assert code == 2
+    for problem in ("missing reg_token", "unexpected blocks.2.norm1.weight", "misshapen head.bias: got"):
+        assert problem in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_convert_refuses_to_replace_what_is_no_checkpoint(capsys, checkpoint, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("years of work")
+    code, _, err = run(capsys, "convert", checkpoint, tmp_path / "out")
+    assert code == 2
+    assert "remove it or choose another directory" in err.replace("\n", " ")
+    assert (tmp_path / "out" / "thesis.txt").read_text() == "years of work"
+
+
+def test_train_help_shows_the_recipes(capsys):
+    code, out, _ = run(capsys, "train", "--help")
+    assert code == 0
+    assert "digits" in out
+    assert "imagenet_seed" in out
+
+
+def test_train_help_of_a_recipe_shows_its_fields(capsys):
+    code, out, _ = run(capsys, "train", "digits", "--help")
+    assert code == 0
+    for flag in ("--directory", "--optimizer.learning-rate", "--mesh.fsdp", "--execution.scan", "--data.name"):
+        assert flag in out

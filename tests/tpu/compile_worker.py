@@ -1,0 +1,70 @@
+"""Compiles a whole training step for the TPUs of a v5e:2x4, which aren't there; prints what the compiler says as JSON.
+
+A process of its own: libtpu is loaded once in a process, and reads its environment then.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sys
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import topologies
+
+from parity import recipes
+from parity.configs import Execution
+from vit_jax import random
+from vit_jax.sharding import batch_sharding, make_mesh
+from vit_jax.train_step import make_trainer
+
+BATCH = 64
+RECIPE = recipes.get(
+    "imagenet_seed",
+    model="vit_small_patch16_224",
+    overrides={"depth": 6},
+    batch_size=BATCH,
+    drop_path_rate=0.1,
+    execution=Execution(scan=True, remat="block"),
+)
+
+
+def main() -> None:
+    devices = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x4").devices
+    mesh = make_mesh(data=1, fsdp=8, devices=devices)
+    config = RECIPE.config()
+    with jax.set_mesh(mesh):
+        trainer = make_trainer(RECIPE, config, mesh)
+        state = trainer.abstract_state()
+        rows = batch_sharding(mesh)
+        batch = {
+            "image": jax.ShapeDtypeStruct((BATCH, *config.image_size, config.in_chans), jnp.uint8, sharding=rows),
+            "label": jax.ShapeDtypeStruct((BATCH,), jnp.int32, sharding=rows),
+        }
+        compiled = trainer.step.lower(state, batch, jax.eval_shape(lambda: random.key(0))).compile()
+    text = compiled.as_text()
+    memory = compiled.memory_analysis()
+    collectives = {}
+    for kind in ("all-gather", "all-reduce", "reduce-scatter"):
+        channels = set(re.findall(rf"{kind}[^\n]*channel_id=(\d+)", text))
+        collectives[kind] = len(channels)
+    results = {
+        "platform": devices[0].platform,
+        "state_bytes": sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)),
+        "shard_bytes": sum(
+            math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)
+        ),
+        "argument_bytes": memory.argument_size_in_bytes,
+        "alias_bytes": memory.alias_size_in_bytes,
+        "temp_bytes": memory.temp_size_in_bytes,
+        "batch_bytes": sum(leaf.size * leaf.dtype.itemsize for leaf in batch.values()),
+        "collectives": collectives,
+        "bfloat16_dots": len(re.findall(r"= bf16\[[^\n]* (?:convolution|dot)\(", text)),
+    }
+    sys.stdout.write(json.dumps(results) + "\n")
+
+
+if __name__ == "__main__":
+    main()
