@@ -249,7 +249,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = list(sys.argv[1:] if argv is None else argv)
     try:
         if args[:1] == ["train"]:
-            sys.exit(tyro.extras.subcommand_cli_from_dict(_recipes(), prog="vit-parity train", args=args[1:]))
+            # As in `eval`; `--data.name` beside `--data.augmentation...` is what the recipe's fields make of it.
+            rest = ["--data.name" if arg == "--data" else arg for arg in args[1:]]
+            sys.exit(tyro.extras.subcommand_cli_from_dict(_recipes(), prog="vit-parity train", args=rest))
         description = "The same Vision Transformer in JAX and in PyTorch, provably."
         commands = COMMANDS | {"train": train}
         sys.exit(tyro.extras.subcommand_cli_from_dict(commands, prog="vit-parity", description=description, args=args))

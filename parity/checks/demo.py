@@ -74,19 +74,13 @@ def run(directory: Path, **overrides: Any) -> int:
         "parity of logits and every block": parity.passed,
     }
     report = Report("vit-parity: one Vision Transformer, two frameworks")
-    checkpoint = trained.model.relative_to(directory)
     report.text(
         f"`{recipe.model}` was trained in Flax on the {recipe.data.name} data for {recipe.steps} steps on "
-        f"{jax.device_count()} devices ({_mesh(recipe)}). Its checkpoint `{checkpoint}` was then loaded by both."
+        f"{jax.device_count()} devices ({_mesh(recipe)}). Its checkpoint `{folder.name}/{trained.model.name}` was then "
+        "loaded by both."
     )
     report.table(("claim", "holds"), [(claim, "yes" if holds else "**no**") for claim, holds in passed.items()])
-    report.heading("Accuracy on the test set")
-    rows = [
-        (name, f"{result.accuracy:.4%}", f"{result.loss:.8f}", result.count)
-        for name, result in (("Flax", flax), ("PyTorch", torch))
-    ]
-    report.table(("framework", "accuracy", "loss", "images"), rows)
-    report.figure("images", _images_figure(source, flax, torch), "Test images with the truth and both predictions")
+    _write_accuracy(report, source, flax, torch)
     report.heading("Training")
     report.figure("loss", _loss_figure(vit_jax.metrics.read_metrics(folder)), "Loss and test accuracy by step")
     _write_parity(report, parity)
@@ -117,6 +111,18 @@ def _inputs(path: Path, source: Source) -> np.ndarray:
     config = vit_torch.load(path).config
     images = [resize_and_crop(source[i]["image"], config.image_size, config.preprocessing) for i in range(_IMAGES)]
     return normalize(np.stack(images), config.preprocessing, dtype=np.float64)
+
+
+def _write_accuracy(
+    report: Report, source: Source, flax: vit_jax.evaluate.Evaluation, torch: vit_torch.evaluate.Evaluation
+) -> None:
+    report.heading("Accuracy on the test set")
+    rows = [
+        (name, f"{result.accuracy:.4%}", f"{result.loss:.8f}", result.count)
+        for name, result in (("Flax", flax), ("PyTorch", torch))
+    ]
+    report.table(("framework", "accuracy", "loss", "images"), rows)
+    report.figure("images", _images_figure(source, flax, torch), "Test images with the truth and both predictions")
 
 
 def _write_parity(report: Report, parity: ForwardReport) -> None:

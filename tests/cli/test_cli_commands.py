@@ -136,3 +136,10 @@ def test_train_help_of_a_recipe_shows_its_fields(capsys):
     assert code == 0
     for flag in ("--directory", "--optimizer.learning-rate", "--mesh.fsdp", "--execution.scan", "--data.name"):
         assert flag in out
+
+
+def test_train_takes_data_as_eval_does(capsys, tmp_path):
+    pytest.importorskip("vit_jax.train", reason="training needs jax", exc_type=ImportError)
+    code, _, err = run(capsys, "train", "digits", "--data", "digitss", "--directory", tmp_path, "--data-dir", tmp_path)
+    assert code == 2
+    assert "digitss" in err
