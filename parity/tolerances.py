@@ -57,27 +57,27 @@ USUAL_ELSEWHERE = 0.05
 # Relative difference of the float32 loss of each of the first 20 steps between one device and any mesh.
 MESH_LOSS = Tolerance(
     limit=1e-5,
-    measured=0.0,
+    measured=1.5e-7,
     reason="sums over the batch and over split axes are taken in another order",
 )
 
 # Relative difference of the float32 loss of a few steps between ways to run the same model.
 EXECUTION_LOSS = Tolerance(
     limit=1e-6,
-    measured=0.0,
+    measured=3.1e-7,
     reason="fused and recomputed operations round differently; one unit in the last place is 1.2e-7",
 )
 
 # Relative difference of an AdamW step or a loss in float64 from its formula.
 FORMULA = Tolerance(
     limit=1e-12,
-    measured=0.0,
+    measured=4.5e-16,
     reason="the order of a few operations",
 )
 
 # Relative difference of the loss of the first steps with bfloat16 computation from that in float32.
 BFLOAT16_LOSS = Tolerance(
-    limit=2e-2,
-    measured=0.0,
+    limit=5e-3,
+    measured=8.5e-4,
     reason="8 bits of mantissa in every activation",
 )

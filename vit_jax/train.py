@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -87,48 +87,17 @@ def train(
     directory = Path(directory)
     mesh = make_mesh(**asdict(recipe.mesh), devices=devices)
     check_batch_size(recipe.batch_size, mesh)
-    data = recipe.data
-    source = open_source(data.name, data.train_split, data_dir=data_dir)
-    test_source = open_source(data.name, data.test_split, data_dir=data_dir)
+    splits = recipe.data.train_split, recipe.data.test_split
+    source, test_source = (open_source(recipe.data.name, split, data_dir=data_dir) for split in splits)
     config = _config(recipe, source)
-    with ExitStack() as stack:
-        run = stack.enter_context(RunDirectory(directory, recipe, resume=resume))
-        stack.enter_context(_numerics(recipe))
-        stack.enter_context(jax.set_mesh(mesh))
+    with RunDirectory(directory, recipe, resume=resume) as run, _numerics(recipe), jax.set_mesh(mesh):
         trainer = make_trainer(recipe, config, mesh)
-        batches = stack.enter_context(closing(_train_batches(recipe, config, source)))
-        key_init, key_run = random.split(random.key(recipe.seed), 2)
-        restored = run.restore(trainer.abstract_state())
-        if restored is None:
-            state, first = trainer.init(key_init), 0
-        else:
-            state, position = restored
-            batches.set_state(position)
+        with closing(_train_batches(recipe, config, source)) as batches:
+            session = _Session(recipe, trainer, run, batches, test_source, on_step)
+            state = session.start()
             first = int(state.step)
-        reporter = stack.enter_context(
-            Reporter(
-                directory,
-                first=first,
-                steps=recipe.steps,
-                batch_size=recipe.batch_size,
-                log_every=recipe.log_every,
-                console=console,
-            )
-        )
-        evaluation = None
-        for step in range(first + 1, recipe.steps + 1):
-            state, metrics = trainer.step(state, _put(next(batches), mesh), key_run)
-            reporter.step(step, metrics)
-            if on_step is not None:
-                on_step(step, metrics)
-            if _due(step, recipe.eval_every, recipe.steps):
-                evaluation = _evaluate(trainer, state, recipe, test_source)
-                reporter.evaluation(step, accuracy=evaluation.accuracy, loss=evaluation.loss)
-            if _due(step, recipe.checkpoint_every, recipe.steps):
-                run.save(step, state, batches.get_state())
-                reporter.pause()
-        # A run that was complete before has made no step here.
-        evaluation = evaluation or _evaluate(trainer, state, recipe, test_source)
+            with _reporter(recipe, directory, first=first, console=console) as reporter:
+                state, evaluation = session.finish(state, first, reporter)
         _save_model(trainer, state, directory / MODEL, name=recipe.model)
     return Result(
         directory=directory,
@@ -137,6 +106,48 @@ def train(
         steps=recipe.steps - first,
         seconds=time.perf_counter() - started,
     )
+
+
+@dataclass(frozen=True)
+class _Session:
+    """What one call of `train` works with."""
+
+    recipe: Recipe
+    trainer: Trainer
+    run: RunDirectory
+    batches: Any
+    test_source: Source
+    on_step: OnStep | None
+
+    def start(self) -> TrainState:
+        """The state of the latest checkpoint, with the data where it was, or the first state."""
+        restored = self.run.restore(self.trainer.abstract_state())
+        if restored is None:
+            return self.trainer.init(self._keys()[0])
+        state, position = restored
+        self.batches.set_state(position)
+        return state
+
+    def finish(self, state: TrainState, first: int, reporter: Reporter) -> tuple[TrainState, Evaluation]:
+        """Makes the steps that are left and evaluates the last parameters."""
+        recipe, key, evaluation = self.recipe, self._keys()[1], None
+        for step in range(first + 1, recipe.steps + 1):
+            state, metrics = self.trainer.step(state, _put(next(self.batches), self.trainer.mesh), key)
+            reporter.step(step, metrics)
+            if self.on_step is not None:
+                self.on_step(step, metrics)
+            if _due(step, recipe.eval_every, recipe.steps):
+                evaluation = _evaluate(self.trainer, state, recipe, self.test_source)
+                reporter.evaluation(step, accuracy=evaluation.accuracy, loss=evaluation.loss)
+            if _due(step, recipe.checkpoint_every, recipe.steps):
+                self.run.save(step, state, self.batches.get_state())
+                reporter.pause()
+        # A run that was complete before made no step here.
+        return state, evaluation or _evaluate(self.trainer, state, recipe, self.test_source)
+
+    def _keys(self) -> list[Any]:
+        """Of the initial parameters, and of the steps."""
+        return list(random.split(random.key(self.recipe.seed), 2))
 
 
 def _config(recipe: Recipe, source: Source) -> Config:
@@ -171,6 +182,17 @@ def _train_batches(recipe: Recipe, config: Config, source: Source) -> Any:
         process_count=jax.process_count(),
         num_threads=recipe.data.num_threads,
         num_workers=recipe.data.num_workers,
+    )
+
+
+def _reporter(recipe: Recipe, directory: Path, *, first: int, console: Console | None) -> Reporter:
+    return Reporter(
+        directory,
+        first=first,
+        steps=recipe.steps,
+        batch_size=recipe.batch_size,
+        log_every=recipe.log_every,
+        console=console,
     )
 
 

@@ -133,7 +133,7 @@ def make_train_step(model: Model, optimizer: optax.GradientTransformation, recip
             "grad_norm": optax.tree.norm(grads),
             "learning_rate": schedule(state.step),
         }
-        params = optax.apply_updates(state.params, updates)
+        params: Any = optax.apply_updates(state.params, updates)  # optax's type is any tree
         return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
     return train_step

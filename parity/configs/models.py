@@ -252,5 +252,5 @@ VIT: dict[str, Fields] = {
     "vit_test_map": size(48, 3, 4, 80) | SIGLIP | at((4, 8), (24, 40), act="gelu_tanh"),
     "vit_test_gap": size(48, 3, 4, 80) | FC_NORM | at((4, 8), (24, 40), num_classes=10, qkv_bias=False),
     "vit_test_sincos": size(48, 3, 4, 80) | GAP | at((4, 8), (24, 40), num_classes=10, pos_embed="sincos2d"),
-    "vit_digits": size(64, 4, 4, 128) | GAP | at(2, 8, num_classes=10, in_chans=1, normalize="gray", crop_pct=1.0),
+    "vit_digits": size(64, 2, 4, 256) | GAP | at(4, 8, num_classes=10, in_chans=1, normalize="gray", crop_pct=1.0),
 }

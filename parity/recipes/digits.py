@@ -14,7 +14,6 @@ from .recipe import Data, Optimizer, Recipe
 
 RECIPE = Recipe(
     model="vit_digits",
-    overrides={"patch_size": (4, 4), "depth": 2, "mlp_dim": 256},
     data=Data(name="digits", augmentation=Augmentation(shift=1, rotate=10.0), num_threads=0),
     batch_size=64,
     steps=1200,

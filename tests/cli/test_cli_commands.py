@@ -19,8 +19,7 @@ def checkpoint(tmp_path: Path) -> Path:
     config = configs.get(NAME)
     rng = np.random.default_rng(0)
     tensors = {
-        name: rng.normal(size=shape).astype(np.float32)
-        for name, shape in checkpoints.parameter_shapes(config).items()
+        name: rng.normal(size=shape).astype(np.float32) for name, shape in checkpoints.parameter_shapes(config).items()
     }
     checkpoints.write(tmp_path / "checkpoint", config, tensors, name=NAME, source={"framework": "a test"})
     return tmp_path / "checkpoint"

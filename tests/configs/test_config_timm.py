@@ -21,7 +21,7 @@ ARCHITECTURES = {entry["name"].split(".")[0] for entry in ENTRIES}
 
 # No config without its parameter count: the models that timm lacks. A change here changes what a test model is.
 NOT_IN_TIMM = {
-    "vit_digits": 136_010,
+    "vit_digits": 102_090,
     "vit_test": 59_002,
     "vit_test_clip": 59_050,
     "vit_test_dist": 59_588,

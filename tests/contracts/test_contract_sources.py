@@ -139,5 +139,5 @@ def test_ci_runs_the_command_of_the_readme():
     block = (ROOT / "README.md").read_text().split("\n<!-- tests -->\n")[1].split("\n```\n")[0]
     commands = [line for line in block.splitlines() if line.startswith("python")]
     assert len(commands) == 1
-    assert commands[0].endswith(".venv/bin/pytest -q -n 2")
+    assert commands[0].endswith(".venv/bin/pytest -q -n 2 --dist loadfile")
     assert "/^<!-- tests -->$/,/^```$/{/^python/p}" in (ROOT / ".ci" / "run").read_text()

@@ -63,7 +63,7 @@ def test_schedule_in_jax_is_the_shared_one(warmup):
             expected = recipes.learning_rate(step, optimizer, 25)
             rate = schedule(jnp.int32(step))
             assert rate.dtype == jnp.float64
-            assert float(rate) == pytest.approx(expected, rel=FORMULA.limit, abs=1e-18)
+            assert float(rate) == pytest.approx(expected, rel=FORMULA.limit, abs=0)
 
 
 def test_steps_follow_the_formula_of_adamw_in_float64():
