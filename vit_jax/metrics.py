@@ -53,7 +53,7 @@ class Reporter:
         steps: Of the whole run.
         batch_size: Images of a step.
         log_every: Steps between lines of metrics; the first and the last step have one, too.
-        console: For the progress bar; None for no bar.
+        console: For the progress bar and evaluations; None prints nothing.
     """
 
     def __init__(
@@ -90,7 +90,8 @@ class Reporter:
     def evaluation(self, step: int, *, accuracy: float, loss: float) -> None:
         """Reports an evaluation; its time doesn't count as training."""
         self._write(step, {"test/accuracy": accuracy, "test/loss": loss})
-        self._progress.console.print(f"step {step}: test accuracy {accuracy:.2%}, loss {loss:.4f}")
+        if not self._progress.disable:
+            self._progress.console.print(f"step {step}: test accuracy {accuracy:.2%}, loss {loss:.4f}")
         self.pause()
 
     def pause(self) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import signal
 import subprocess
 
 import jax
 import pytest
+from rich.console import Console
 from training_workers import ENVIRONMENT, run_worker, worker_command
 
 from parity import recipes
@@ -45,7 +47,7 @@ def one_device():
     return jax.devices()[:1]
 
 
-def test_resume_on_another_execution_and_a_finished_run(tiny, tmp_path, digits_dir, one_device, monkeypatch):
+def test_resume_on_another_execution_and_a_finished_run(tiny, tmp_path, digits_dir, one_device, monkeypatch, capsys):
     recipe = dataclasses.replace(tiny, steps=8)
 
     class StoppedError(Exception):
@@ -58,17 +60,20 @@ def test_resume_on_another_execution_and_a_finished_run(tiny, tmp_path, digits_d
     with pytest.raises(StoppedError):
         train(recipe, tmp_path, data_dir=digits_dir, devices=one_device, on_step=stop)
     other = dataclasses.replace(recipe, execution=Execution(scan=True), log_every=2)
-    result = train(other, tmp_path, data_dir=digits_dir, devices=one_device)
+    terminal = Console(file=io.StringIO(), width=120)
+    result = train(other, tmp_path, data_dir=digits_dir, devices=one_device, console=terminal)
     assert result.steps == 4
+    assert f"step 8: test accuracy {result.evaluation.accuracy:.2%}" in terminal.file.getvalue()
     monkeypatch.setattr(train_module, "_put", None)  # a finished run makes no step
     again = train(other, tmp_path, data_dir=digits_dir, devices=one_device)
     assert again.steps == 0
     assert again.evaluation.loss == result.evaluation.loss
 
 
-def test_another_recipe_is_one_error_that_names_the_fields(tiny, tmp_path, digits_dir, one_device):
+def test_another_recipe_is_one_error_that_names_the_fields(tiny, tmp_path, digits_dir, one_device, capsys):
     recipe = dataclasses.replace(tiny, steps=1, optimizer=dataclasses.replace(tiny.optimizer, warmup_steps=0))
     train(recipe, tmp_path, data_dir=digits_dir, devices=one_device)
+    assert capsys.readouterr().out == ""  # no console was given
     other = dataclasses.replace(
         recipe, seed=3, log_every=5, optimizer=dataclasses.replace(recipe.optimizer, weight_decay=0.1)
     )
