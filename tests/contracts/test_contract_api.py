@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import parity
 from parity import configs
 from parity.configs import registry
 
@@ -175,3 +176,11 @@ def test_help_answers_fast_and_loads_no_framework():
         text = "\n".join(lines)
         assert all(command in text for command in ("demo", "models", "info", "train", "eval", "convert", "check")), text
     assert min(seconds) < CPU_SECONDS_OF_HELP
+
+
+def test_subpackages_need_no_import_of_their_own():
+    code = "import parity as p; print(p.checkpoints.convert.__name__, p.configs.get.__name__, p.recipes.get.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["convert", "get", "get"]
+    with pytest.raises(AttributeError, match="module 'parity' has no attribute 'nothing'"):
+        _ = parity.nothing
