@@ -22,6 +22,7 @@ import vit_torch
 import vit_torch.evaluate
 
 from .. import recipes
+from ..checkpoints import open_checkpoint
 from ..data import Source, eval_batches, normalize, open_source, resize_and_crop
 from ..report import Report
 from .forward import check_forward
@@ -108,7 +109,7 @@ def _evaluate(path: Path, source: Source) -> tuple[vit_jax.evaluate.Evaluation, 
 
 def _inputs(path: Path, source: Source) -> np.ndarray:
     """The first test images as a model sees them, float64 (b, h, w, c)."""
-    config = vit_torch.load(path).config
+    config = open_checkpoint(path).config
     images = [resize_and_crop(source[i]["image"], config.image_size, config.preprocessing) for i in range(_IMAGES)]
     return normalize(np.stack(images), config.preprocessing, dtype=np.float64)
 
