@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 Dtype = Literal["float64", "float32", "bfloat16"]
 Framework = Literal["flax", "torch"]
+Format = Literal["native", "timm", "huggingface", "open_clip", "torchvision", "google", "meta"]
+From = Annotated[Format | Literal["run"] | None, tyro.conf.arg(name="from")]
+NumericsSource = Literal["timm", "google", "huggingface", "torchvision", "open_clip", "meta"] | None
 
 
 def demo(*, directory: Path = Path("vit-parity-demo"), devices: int = 8, seed: int = 0) -> int:
@@ -69,39 +72,54 @@ def models(pattern: Positional[str] = "*") -> int:
     return 0
 
 
-def info(target: Positional[str]) -> int:
-    """Show a model or a checkpoint: its config, its numerics, its parameters and where they came from.
+def info(
+    target: Positional[str], *, model: str | None = None, from_: From = None, numerics: NumericsSource = None
+) -> int:
+    """Show a model or a checkpoint: what it is, its numerics, its config and every tensor that isn't used.
 
     Args:
-        target: A registered name, or the path of a checkpoint.
+        target: A registered name, a directory or file of weights, or `hf-hub:owner/name`.
+        model: The registered name, for a file that doesn't say it.
+        from_: The format of the checkpoint; recognised from its files by default.
+        numerics: The project as whose model the weights are run; the one they come from by default.
     """
     from dataclasses import asdict
 
     from rich.table import Table
 
-    from .checkpoints import account, open_checkpoint, parameter_count, parameter_shapes
+    from .checkpoints import account, dtypes_of, open_checkpoint, parameter_count, parameter_shapes, shapes_of
+    from .checkpoints.numerics import FIELDS, sources_of, with_numerics
 
     table = Table("field", "value", box=None, header_style="bold")
+    ignored: dict[str, str] = {}
     if is_path(target):
-        checkpoint = open_checkpoint(target)
-        config = checkpoint.config
-        account(parameter_shapes(config), checkpoint.tensors.shapes(), source=target)
+        checkpoint = open_checkpoint(target, model=model, format=from_, numerics=numerics)
+        config, name = checkpoint.config, checkpoint.name
+        account(parameter_shapes(config), shapes_of(checkpoint.tensors), source=target)
         table.add_row("checkpoint", str(checkpoint.path))
-        table.add_row("started from", checkpoint.name or "-")
+        table.add_row("becomes", name or configs.name_of(config) or "a config that has no registered name")
+        ignored = checkpoint.source.get("ignored", {})
         for key, value in checkpoint.source.items():
-            table.add_row(f"source.{key}", str(value))
+            if key != "ignored":
+                table.add_row(f"source.{key}", str(value))
+        table.add_row("types", ", ".join(sorted({str(dtype) for dtype in dtypes_of(checkpoint.tensors).values()})))
     else:
-        config = configs.get(target)
+        config, name = configs.get(target), target
+        config = config if numerics is None else with_numerics(config, numerics, name=name)
         table.add_row("model", target)
     table.add_row("family", configs.family(config))
     table.add_row("parameters", f"{parameter_count(config):,} in {len(parameter_shapes(config))} tensors")
     table.add_row("tokens", f"{config.num_prefix_tokens} + {config.grid_size[0]} x {config.grid_size[1]}")
+    table.add_row("numerics", ", ".join(f"{field}={getattr(config, field)}" for field in FIELDS))
+    table.add_row("run so by", ", ".join(sources_of(config, name=name)) or "no known project")
     for key, value in asdict(config).items():
         if isinstance(value, dict):
             for inner, inner_value in value.items():
                 table.add_row(f"{key}.{inner}", str(inner_value))
         else:
             table.add_row(key, str(value))
+    for key, reason in ignored.items():
+        table.add_row(f"not used: {key}", reason)
     print_rich(table)
     return 0
 
@@ -134,12 +152,13 @@ def train_recipe(
 
     result = train(recipe, directory, data_dir=data_dir, console=Console())
     test = result.evaluation
-    print_rich(f"accuracy {test.accuracy:.2%}, loss {test.loss:.4f} on {test.count} images; model in {result.model}")
+    text = f"accuracy {test.accuracy:.2%}, loss {test.loss:.4f} on {test.count} images; model in {result.model}"
+    print_rich(_escaped(text))
     return 0
 
 
 def evaluate(
-    path: Positional[Path],
+    path: Positional[str],
     *,
     data: str = "digits",
     split: str = "test",
@@ -181,20 +200,39 @@ def evaluate(
 
 
 def convert(
-    src: Positional[Path], dst: Positional[Path], *, to: Literal["native", "timm"] = "native", model: str | None = None
+    src: Positional[str],
+    dst: Positional[Path],
+    *,
+    to: Format = "native",
+    model: str | None = None,
+    from_: From = None,
+    numerics: NumericsSource = None,
+    image_size: tuple[int, int] | None = None,
+    patch_size: tuple[int, int] | None = None,
+    num_classes: int | None = None,
 ) -> int:
     """Write a checkpoint in another format; every tensor is accounted for, or nothing is written.
 
     Args:
-        src: A checkpoint: a native or timm directory, or a `.safetensors` file with timm's names.
+        src: A directory or file of weights in any known format, a training run, or `hf-hub:owner/name`.
         dst: The directory to write.
         to: The format to write.
         model: The registered name, for a file that doesn't say it.
+        from_: The format of the source; recognised from its files by default.
+        numerics: The project as whose model the weights are run; the one they come from by default.
+        image_size: Another height and width; positions are resized by the source's own kernel.
+        patch_size: Another height and width of patches; positions and the patch embedding are resized.
+        num_classes: Another head, with new values; 0 for none.
     """
     from . import checkpoints
 
-    source = checkpoints.convert(src, dst, to=to, model=model)
-    print_rich(f"{len(source.tensors)} tensors of {source.name or src} written to {dst} ({to}); none left over")
+    options = dict(format=from_, numerics=numerics, image_size=image_size, patch_size=patch_size)
+    source = checkpoints.convert(src, dst, to=to, model=model, num_classes=num_classes, **options)
+    ignored = source.source.get("ignored", {})
+    for name, reason in ignored.items():
+        print_rich(_escaped(f"not used: {name}: {reason}"))
+    left = f"{len(ignored)} not used, for the reasons above" if ignored else "none left over"
+    print_rich(_escaped(f"{len(source.tensors)} tensors of {source.name or src} written to {dst} ({to}); {left}"))
     return 0
 
 
@@ -312,10 +350,10 @@ def use_present_platform(default: str = "") -> None:
 
 def is_path(target: str) -> bool:
     """Whether a target is meant as a path and not as a registered name."""
-    return "/" in target or target.startswith(".") or (target not in configs.names() and Path(target).exists())
+    return target.startswith("hf-hub:") or "/" in target or target.startswith(".") or (target not in configs.names() and Path(target).exists())
 
 
-def check_classes(config: Config, num_classes: int, path: Path, data: str) -> None:
+def check_classes(config: Config, num_classes: int, path: str, data: str) -> None:
     """Raises ValueError where a model's head and a data set don't go together."""
     if config.num_classes != num_classes:
         raise ValueError(f"{path}: got a head of {config.num_classes} classes, but {data} has {num_classes}")
@@ -331,10 +369,11 @@ def print_rich(item: Any, *, stderr: bool = False) -> None:
     )
 
 
-def _escaped(error: Exception) -> str:
+def _escaped(text: object) -> str:
+    """Text in which rich takes no bracket for markup."""
     from rich.markup import escape
 
-    return escape(str(error))
+    return escape(str(text))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ def load(
     mesh: jax.sharding.Mesh | None = None,
     dtype: Any = None,
     image_size: int | tuple[int, int] | None = None,
+    patch_size: int | tuple[int, int] | None = None,
     num_classes: int | None = None,
     execution: Execution = Execution(),
 ) -> Model:
@@ -34,7 +36,8 @@ def load(
         path: A native checkpoint, or a foreign one.
         mesh: Where the parameters go, split by the rules of `vit_jax.sharding`; None for the default device.
         dtype: Of the parameters; None for that of the file.
-        image_size: Another input size; the position embedding is resized.
+        image_size: Another input size; positions are resized.
+        patch_size: Another patch size; positions and the patch embedding are resized.
         num_classes: Another head, with new values; 0 for none.
         execution: How to run the model.
 
@@ -42,13 +45,18 @@ def load(
         CheckpointError: Not a readable checkpoint, or tensors that don't fit, all in one report.
     """
     checkpoint = checkpoints.open_checkpoint(path)
-    config, tensors = adapt(checkpoint, image_size=image_size, num_classes=num_classes)
+    config, tensors = adapt(checkpoint, image_size=image_size, patch_size=patch_size, num_classes=num_classes)
     model = nnx.eval_shape(lambda: create_model(config, rngs=nnx.Rngs(0), execution=execution))
     shardings = parameter_shardings(model, mesh) if mesh is not None else {}
 
-    def place(name: str, value: np.ndarray) -> jax.Array:
-        value = value if dtype is None else value.astype(jnp.dtype(dtype))
-        return jax.device_put(value, shardings[name]) if shardings else jnp.asarray(value)
+    def place(name: str, shape: tuple[int, ...], read: Callable[..., np.ndarray]) -> jax.Array:
+        def part(index: tuple[slice, ...] = ()) -> np.ndarray:
+            return read(index) if dtype is None else read(index).astype(jnp.dtype(dtype))
+
+        if not shardings:
+            return jnp.asarray(part())
+        # Each device's part alone is read from the file.
+        return jax.make_array_from_callback(shape, shardings[name], part)
 
     load_state_dict(model, tensors, source=str(path), place=place)
     return model

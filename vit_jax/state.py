@@ -6,16 +6,20 @@ The correspondence is a property of the layers (`leaves`); no model has a table.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from parity.checkpoints import account, shapes_of
+from parity.checkpoints import account, dtypes_of, expect_floats, shapes_of, slice_of
 
 from .layers.leaf import Leaf
 from .models import Model
+
+# A parameter's canonical name, its shape and what reads a part of its value -> the parameter.
+Place = Callable[[str, tuple[int, ...], Callable[..., np.ndarray]], jax.Array]
 
 
 def named_leaves(model: nnx.Module) -> Iterator[tuple[str, nnx.Variable, Leaf, nnx.Module]]:
@@ -47,7 +51,7 @@ def load_state_dict(
     tensors: Mapping[str, np.ndarray],
     *,
     source: str = "the tensors",
-    place: Callable[[str, np.ndarray], jax.Array] | None = None,
+    place: Place | None = None,
 ) -> None:
     """Sets every parameter, in the precision of the tensors.
 
@@ -55,12 +59,25 @@ def load_state_dict(
         model: Concrete or abstract; changed in place.
         tensors: By canonical name, in the canonical layout. Read one after another, so it may be lazy.
         source: What to call the tensors in an error.
-        place: Makes a device array of a parameter's canonical name and value; `jnp.asarray` by default.
+        place: Makes a device array of a parameter's canonical name, its shape, and a function that reads the part of
+            its value at a slice for each axis; by default all of it goes to the default device.
 
     Raises:
-        CheckpointError: Missing, unexpected or misshapen tensors, all in one report; the model is unchanged.
+        CheckpointError: Missing, unexpected or misshapen tensors, or tensors of whole numbers, all in one report; the
+            model is unchanged.
     """
     account(canonical_shapes(model), shapes_of(tensors), source=source)
+    expect_floats(dtypes_of(tensors), source=source)
     for name, variable, rule, _ in list(named_leaves(model)):
-        value = rule.from_canonical(np.asarray(tensors[name]), variable.shape)
-        variable.set_value(jnp.asarray(value) if place is None else place(name, value))
+        read = partial(_read, tensors, name, rule, variable.shape)
+        variable.set_value(jnp.asarray(read()) if place is None else place(name, variable.shape, read))
+
+
+def _read(
+    tensors: Mapping[str, np.ndarray], name: str, rule: Leaf, shape: tuple[int, ...], index: tuple[slice, ...] = ()
+) -> np.ndarray:
+    """A part of a parameter's value, by default all of it."""
+    whole = all(part.indices(size) == (0, size, 1) for part, size in zip(index, shape, strict=False))
+    if whole:
+        return rule.from_canonical(np.asarray(tensors[name]), shape)
+    return rule.read_part(partial(slice_of, tensors, name), shape, index)

@@ -20,6 +20,7 @@ def load(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     image_size: int | tuple[int, int] | None = None,
+    patch_size: int | tuple[int, int] | None = None,
     num_classes: int | None = None,
     execution: Execution = Execution(),
 ) -> Model:
@@ -29,7 +30,8 @@ def load(
         path: A native checkpoint, or a foreign one.
         device: Where the parameters go.
         dtype: Of the parameters; None for that of the file.
-        image_size: Another input size; the position embedding is resized.
+        image_size: Another input size; positions are resized.
+        patch_size: Another patch size; positions and the patch embedding are resized.
         num_classes: Another head, with new values; 0 for none.
         execution: How to run the model.
 
@@ -37,7 +39,7 @@ def load(
         CheckpointError: Not a readable checkpoint, or tensors that don't fit, all in one report.
     """
     checkpoint = checkpoints.open_checkpoint(path)
-    config, tensors = adapt(checkpoint, image_size=image_size, num_classes=num_classes)
+    config, tensors = adapt(checkpoint, image_size=image_size, patch_size=patch_size, num_classes=num_classes)
     model = create_model(config, device="meta", execution=execution)
     load_state_dict(model, tensors, source=str(path), device=device)
     return model.to(dtype=dtype).eval()

@@ -41,15 +41,19 @@ def split(key: Key | None, num: int) -> list[Key] | list[None]:
     return list(torch.stack(_threefry(key, num), dim=1))
 
 
-def keep_mask(key: Key, keep_rate: float, shape: tuple[int, ...], device: torch.device | None = None) -> Tensor:
-    """Booleans that are True with probability `keep_rate`, decided in float32 whatever the model's precision."""
-    keep = torch.tensor(keep_rate, dtype=torch.float32, device=device)
+def uniform(key: Key, shape: tuple[int, ...], device: torch.device | None = None) -> Tensor:
+    """Values in [0, 1), float32 whatever the model's precision."""
     if isinstance(key, _Global):
-        return torch.rand(shape, dtype=torch.float32, device=device) < keep
+        return torch.rand(shape, dtype=torch.float32, device=device)
     first, second = _threefry(key.to(device) if device else key, math.prod(shape))
     # 23 bits of mantissa in [1, 2), then down to [0, 1): JAX's way, which never gives 1.
     mantissa = ((first ^ second) >> 9 | 0x3F800000).to(torch.int32)
-    return (mantissa.view(torch.float32) - 1).reshape(shape) < keep
+    return (mantissa.view(torch.float32) - 1).reshape(shape)
+
+
+def keep_mask(key: Key, keep_rate: float, shape: tuple[int, ...], device: torch.device | None = None) -> Tensor:
+    """Booleans that are True with probability `keep_rate`, decided in float32 whatever the model's precision."""
+    return uniform(key, shape, device) < torch.tensor(keep_rate, dtype=torch.float32, device=device)
 
 
 def _threefry(key: Tensor, num: int) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from parity.checkpoints import account, shapes_of
+from parity.checkpoints import Tensors, account, dtypes_of, expect_floats, shapes_of
 
 from .models import Model
 
@@ -38,12 +38,16 @@ def load_state_dict(
         device: Where the parameters go.
 
     Raises:
-        CheckpointError: Missing, unexpected or misshapen tensors, all in one report; the model is unchanged.
+        CheckpointError: Missing, unexpected or misshapen tensors, or tensors of whole numbers, all in one report; the
+            model is unchanged.
     """
     account(canonical_shapes(model), shapes_of(tensors), source=source)
+    expect_floats(dtypes_of(tensors), source=source)
     for name, _ in list(model.named_parameters()):
         owner, _, attribute = name.rpartition(".")
-        value = torch.nn.Parameter(from_numpy(np.asarray(tensors[name])).to(device))
+        # What was read from a file belongs to nobody else.
+        value = from_numpy(np.asarray(tensors[name]), copy=not isinstance(tensors, Tensors))
+        value = torch.nn.Parameter(value.to(device))
         setattr(model.get_submodule(owner), attribute, value)
 
 
@@ -57,9 +61,9 @@ def to_numpy(tensor: torch.Tensor) -> np.ndarray:
     return tensor.numpy()
 
 
-def from_numpy(array: np.ndarray) -> torch.Tensor:
-    """The inverse of `to_numpy`, also a copy."""
-    array = np.array(array, order="C")
+def from_numpy(array: np.ndarray, *, copy: bool = True) -> torch.Tensor:
+    """The inverse of `to_numpy`, also a copy unless the array may be kept."""
+    array = np.array(array, order="C", copy=copy or None)
     if array.dtype.name == "bfloat16":
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 Shape = tuple[int, ...]
 
 _SHOWN = 20
@@ -35,3 +37,20 @@ def account(expected: Mapping[str, Shape], found: Mapping[str, Shape], *, source
         more = [f"... and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
         lines = "\n  ".join(problems[:_SHOWN] + more)
         raise CheckpointError(f"{source}: {len(problems)} of {len(expected)} expected tensors don't fit\n  {lines}")
+
+
+def expect_floats(dtypes: Mapping[str, np.dtype], *, source: str) -> None:
+    """Holds the types of a model's tensors against what a model can be made of.
+
+    Args:
+        dtypes: Of each tensor of the model, by name.
+        source: What to call where they come from.
+
+    Raises:
+        CheckpointError: Any is no floating-point type; all of them are in one report.
+    """
+    # NumPy counts its own types alone as floating; bfloat16 and float8 are of `ml_dtypes`.
+    wrong = [f"{name}: got {dtype}" for name, dtype in dtypes.items() if "float" not in dtype.name]
+    if wrong:
+        more = [f"... and {len(wrong) - _SHOWN} more"] if len(wrong) > _SHOWN else []
+        raise CheckpointError(f"{source}: expected floating-point numbers\n  " + "\n  ".join(wrong[:_SHOWN] + more))

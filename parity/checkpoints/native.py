@@ -17,11 +17,11 @@ import numpy as np
 from ..configs import Config, from_dict, to_dict
 from .accounting import CheckpointError
 from .files import write_directory
-from .tensors import LazyTensors
+from .tensors import open_tensors
 
 CONFIG = "config.json"
 FORMAT = "vit-parity"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Checkpoint:
     config: Config
     name: str
     source: dict[str, Any] = field(repr=False)
-    tensors: LazyTensors = field(repr=False)
+    tensors: Mapping[str, np.ndarray] = field(repr=False)
 
 
 def is_native(path: Path) -> bool:
@@ -63,20 +63,31 @@ def read(path: str | Path) -> Checkpoint:
         data = json.loads(file.read_text())
     except OSError:
         raise CheckpointError(f"{file}: no such file; expected the directory of a native checkpoint") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{file}: not JSON: {error}") from None
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise CheckpointError(f"{file}: got no field format={FORMAT!r}, expected a native checkpoint")
-    if data.get("format_version") != VERSION:
-        found = data.get("format_version")
+    found = data.get("format_version")
+    if found not in (1, VERSION):
         raise CheckpointError(
             f"{file}: format_version: got {found!r}, expected {VERSION}; a newer vit-parity wrote it?"
         )
     try:
-        config = from_dict(data.get("config") or {})
+        config = from_dict(_upgraded(data.get("config") or {}, found))
     except ValueError as error:
         raise CheckpointError(f"{file}: {error}") from None
-    return Checkpoint(path, config, data.get("name") or "", data.get("source") or {}, LazyTensors(path))
+    name, source = data.get("name") or "", data.get("source") or {}
+    if not isinstance(name, str) or not isinstance(source, dict):
+        raise CheckpointError(f"{file}: name, source: got {name!r:.80}, {source!r:.80}, expected a string and an object")
+    return Checkpoint(path, config, name, source, open_tensors(path))
+
+
+def _upgraded(config: Mapping[str, Any], version: int) -> Mapping[str, Any]:
+    """A config as the current version writes it: before 2, `pos_embed_prefix` was true or false."""
+    prefix = config.get("pos_embed_prefix")
+    if version == 1 and isinstance(prefix, bool):
+        return {**config, "pos_embed_prefix": "all" if prefix else "none"}
+    return config
 
 
 def write(

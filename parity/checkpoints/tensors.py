@@ -1,123 +1,116 @@
-"""Tensors in `.safetensors` files, one or several with an index, read one at a time.
+"""Opening the files that checkpoints keep their tensors in, whichever container it is.
 
-Source: the safetensors format, and the index file that Hugging Face writes beside shards.
+| container | recognised by |
+| --- | --- |
+| safetensors | `.safetensors`, or nothing else fits |
+| PyTorch (`.bin`, `.pt`, `.pth`) | a zip archive with `data.pkl`, or the magic number of the older layout |
+| NumPy (`.npz`) | any other zip archive |
+| shards of the first two | `.json`, an index whose `weight_map` names the file of each tensor |
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-
-import ml_dtypes  # noqa: F401  registers bfloat16 with NumPy, which safetensors then uses
-import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from typing import Any
 
 from .accounting import CheckpointError
+from .npz_file import read_npz
+from .pickle_file import LEGACY_MAGIC, read_torch_legacy, read_torch_zip
+from .safetensors_file import INDEX, SHARD_BYTES, WEIGHTS, read_safetensors, write_tensors
+from .stored import FileTensors, StoredArray, Tensors, dtypes_of, shapes_of, short, slice_of
+from .zip_file import members
 
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-SHARD_BYTES = 5 * 1000**3
+__all__ = [
+    "INDEX",
+    "SHARD_BYTES",
+    "WEIGHTS",
+    "FileTensors",
+    "StoredArray",
+    "Tensors",
+    "dtypes_of",
+    "open_tensors",
+    "shapes_of",
+    "slice_of",
+    "write_tensors",
+]
+
+# What a directory is searched for, in this order: the safe container first.
+CANDIDATES = (WEIGHTS, INDEX, "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
-class LazyTensors(Mapping[str, np.ndarray]):
-    """The tensors of a checkpoint by name; each is read from its file when it is asked for.
+def open_tensors(path: str | Path) -> FileTensors:
+    """The tensors of a file, of shards with an index, or of a directory with either; none of them is read yet.
 
     Args:
-        path: A `.safetensors` file, an index file, or a directory that holds `model.safetensors` or its index.
+        path: A `.safetensors`, `.bin`, `.pt`, `.pth` or `.npz` file, an index, or a directory with `model.safetensors`,
+            `pytorch_model.bin` or an index of one of them.
+
+    Returns:
+        Tensors by the names that the file has for them. Of a training checkpoint these are the weights alone (see
+        `state_dict.WRAPPERS`), and `ignored` says why each other part is left out.
 
     Raises:
-        CheckpointError: No such file, or one that isn't safetensors; names the file.
+        CheckpointError: No such file, or one that isn't what it should be; names the file and the tensor.
     """
-
-    def __init__(self, path: Path):
-        self._file_of = {name: file for file in _files(path) for name in _names(file)}
-        self._path = path
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        """Reads one tensor."""
-        file = self._file_of[name]
-        try:
-            with safe_open(file, framework="np") as opened:
-                return opened.get_tensor(name)
-        except (SafetensorError, OSError, TypeError) as error:
-            raise CheckpointError(f"{file}: tensor {name}: {error}") from None
-
-    def __iter__(self) -> Iterator[str]:
-        """Names, file by file."""
-        return iter(self._file_of)
-
-    def __len__(self) -> int:
-        """Number of tensors."""
-        return len(self._file_of)
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of each tensor, read from the headers alone."""
-        found = {}
-        for file in dict.fromkeys(self._file_of.values()):
-            with safe_open(file, framework="np") as opened:
-                found |= {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
-        return found
-
-
-def shapes_of(tensors: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
-    """Shape of each tensor by name; of tensors that are still in a file, without reading them."""
-    shapes = getattr(tensors, "shapes", None)
-    return shapes() if shapes else {name: tensor.shape for name, tensor in tensors.items()}
-
-
-def write_tensors(directory: Path, tensors: Mapping[str, np.ndarray], *, shard_bytes: int = SHARD_BYTES) -> None:
-    """Writes `model.safetensors`, or shards and their index where the tensors are larger than one shard.
-
-    Args:
-        directory: An existing directory.
-        tensors: By name; read one shard at a time, so it may be lazy.
-        shard_bytes: Largest file, unless one tensor alone is larger.
-    """
-    shards: list[dict[str, np.ndarray]] = [{}]
-    size = total = 0
-    for name, tensor in tensors.items():
-        if shards[-1] and size + tensor.nbytes > shard_bytes:
-            shards.append({})
-            size = 0
-        shards[-1][name] = np.ascontiguousarray(tensor)
-        size += tensor.nbytes
-        total += tensor.nbytes
-    if len(shards) == 1:
-        save_file(shards[0], directory / WEIGHTS, metadata={"format": "pt"})
-        return
-    weight_map = {}
-    for number, shard in enumerate(shards, 1):
-        file = f"model-{number:05}-of-{len(shards):05}.safetensors"
-        save_file(shard, directory / file, metadata={"format": "pt"})
-        weight_map |= dict.fromkeys(shard, file)
-    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    (directory / INDEX).write_text(json.dumps(index, indent=2) + "\n")
-
-
-def _files(path: Path) -> list[Path]:
+    path = Path(path)
     if path.is_dir():
-        candidates = [path / WEIGHTS, path / INDEX]
-        path = next((candidate for candidate in candidates if candidate.is_file()), candidates[0])
+        path = next((path / name for name in CANDIDATES if (path / name).is_file()), path / WEIGHTS)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
-    if path.suffix != ".json":
-        return [path]
+    if path.suffix == ".json":
+        return _open_shards(path)
+    if path.suffix == ".safetensors":
+        return read_safetensors(path)
     try:
-        names = sorted(set(json.loads(path.read_text())["weight_map"].values()))
-        # A name with a path in it could read a file outside of the checkpoint.
-        plain = all(isinstance(name, str) and Path(name).name == name for name in names)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        plain, names = False, []
+        with path.open("rb") as file:
+            start = file.read(len(LEGACY_MAGIC))
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror}") from None
+    if start == LEGACY_MAGIC:
+        return read_torch_legacy(path)
+    if start[:2] == b"PK":
+        found = members(path)
+        is_torch = any(name.rpartition("/")[2] == "data.pkl" for name in found)
+        return read_torch_zip(path, found) if is_torch else read_npz(path, found)
+    if path.suffix in (".bin", ".pt", ".pth", ".npz"):
+        got = short(start[:8])
+        raise CheckpointError(f"{path}: starts with {got}, expected a zip archive or a file that torch.save wrote")
+    return read_safetensors(path)
+
+
+def _open_shards(index: Path) -> FileTensors:
+    weight_map = _weight_map(index)
+    arrays: dict[str, StoredArray] = {}
+    ignored: dict[str, str] = {}
+    for file in dict.fromkeys(weight_map.values()):
+        shard = open_tensors(index.parent / file)
+        for name, array in shard.arrays.items():
+            if weight_map.get(name) != file:
+                expected = f"expected {weight_map[name]}" if name in weight_map else "expected none"
+                raise CheckpointError(f"{index}: tensor {short(name)}: found in {file}, {expected} by the index")
+            arrays[name] = array
+        ignored |= shard.ignored
+    for name, file in weight_map.items():
+        if name not in arrays:
+            raise CheckpointError(f"{index}: tensor {short(name)}: expected in {file}, which doesn't have it")
+    return FileTensors(index, arrays, ignored)
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(found := dict(pairs)) < len(pairs):
+            raise ValueError("a name is there twice")
+        return found
+
+    try:
+        found = json.loads(index.read_bytes(), object_pairs_hook=no_duplicates)["weight_map"]
+        # A name with a path in it could read a file outside of the checkpoint, and an index one that never ends.
+        plain = all(Path(file).name == file and Path(file).suffix not in ("", ".json") for file in found.values())
+    except OSError as error:
+        raise CheckpointError(f"{index}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{index}: expected a JSON object with a weight_map of names to files: {error}") from None
     if not plain:
-        raise CheckpointError(f"{path}: expected a JSON object whose weight_map names files beside it")
-    return [path.parent / name for name in names]
-
-
-def _names(file: Path) -> list[str]:
-    try:
-        with safe_open(file, framework="np") as opened:
-            return list(opened.keys())
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{file}: not a readable safetensors file: {error}") from None
+        raise CheckpointError(f"{index}: expected a weight_map of names to files beside it")
+    return found

@@ -21,6 +21,7 @@ import vit_torch
 import vit_torch.state
 
 from .. import checkpoints, configs
+from ..checkpoints import hub
 from ..compare import compare, not_identical
 from ..configs import Config, Execution
 from .parameters import random_images, random_parameters
@@ -78,8 +79,8 @@ def check_forward(
     precisions = []
     for dtype in dtypes:
         cast = {name: np.asarray(value).astype(DTYPES[dtype]) for name, value in tensors.items()}
-        left, flax_faults = _run_flax(config, cast, images, execution)
-        right, torch_faults = _run_torch(config, cast, images, execution, plant)
+        left, flax_faults = run_flax(config, cast, images, execution)
+        right, torch_faults = run_torch(config, cast, images, execution, plant)
         faults += [f"{dtype} {fault}" for fault in (*flax_faults, *torch_faults)]
         precisions.append(PrecisionReport(dtype=dtype, comparison=compare(left, right)))
     return ForwardReport(
@@ -121,14 +122,17 @@ def _source(
     model: str | Path | Config, *, depth: int | None, image_size: int | tuple[int, int] | None, seed: int
 ) -> tuple[str, Config, Tensors, list[str]]:
     """Name, config and tensors of what is to be checked, and what is wrong with how it loads."""
-    changes = {key: value for key, value in (("depth", depth), ("image_size", image_size)) if value is not None}
-    if isinstance(model, Path) or (isinstance(model, str) and model not in configs.names() and Path(model).exists()):
+    if isinstance(model, Path) or (isinstance(model, str) and model not in configs.names() and _is_checkpoint(model)):
         return _checkpoint(Path(model), depth=depth, image_size=image_size)
-    if isinstance(model, str):
-        name, config = model, configs.get(model, **changes)
-    else:
-        name, config = configs.name_of(model) or "a config", configs.replace(model, **changes)
+    name = model if isinstance(model, str) else configs.name_of(model) or "a config"
+    config = configs.get(model) if isinstance(model, str) else model
+    config = config if depth is None else config.shortened(depth)
+    config = config if image_size is None else configs.replace(config, image_size=image_size)
     return name, config, random_parameters(checkpoints.parameter_shapes(config), seed), []
+
+
+def _is_checkpoint(model: str) -> bool:
+    return model.startswith(hub.PREFIX) or Path(model).exists()
 
 
 def _checkpoint(
@@ -137,7 +141,7 @@ def _checkpoint(
     config, tensors = checkpoints.adapt(checkpoints.open_checkpoint(path), image_size=image_size)
     faults = _loading_faults(path, image_size, tensors)
     if depth is not None:
-        config = configs.replace(config, depth=min(depth, config.depth))
+        config = config.shortened(depth)
         tensors = {name: tensors[name] for name in checkpoints.parameter_shapes(config)}
     return str(path), config, tensors, faults
 
@@ -152,7 +156,7 @@ def _loading_faults(path: Path, image_size: int | tuple[int, int] | None, tensor
     return faults + [f"vit_torch.load: {name}" for name in not_identical(right, tensors)]
 
 
-def _run_flax(config: Config, tensors: Tensors, images: np.ndarray, execution: Execution) -> tuple[Outputs, list[str]]:
+def run_flax(config: Config, tensors: Tensors, images: np.ndarray, execution: Execution) -> tuple[Outputs, list[str]]:
     """Outputs by place, and the tensors that the model doesn't hold bit for bit."""
     dtype = next(iter(tensors.values())).dtype
     with exact_jax(dtype):
@@ -165,14 +169,14 @@ def _run_flax(config: Config, tensors: Tensors, images: np.ndarray, execution: E
         return {place: np.asarray(value) for place, value in zip(_places(config), outputs, strict=True)}, faults
 
 
-def _run_torch(
+def run_torch(
     config: Config,
     tensors: Tensors,
     images: np.ndarray,
     execution: Execution,
     plant: Callable[[TorchModel], None] | None,
 ) -> tuple[Outputs, list[str]]:
-    """As `_run_flax`."""
+    """As `run_flax`."""
     dtype = next(iter(tensors.values())).dtype
     model = vit_torch.create_model(config, device="meta", execution=execution).eval()
     vit_torch.state.load_state_dict(model, tensors)

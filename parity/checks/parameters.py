@@ -35,8 +35,10 @@ def random_images(config: Config, batch_size: int, seed: int = 0) -> np.ndarray:
 def _random(name: str, shape: Shape, seed: int) -> np.ndarray:
     value = np.random.default_rng([seed, zlib.crc32(name.encode())]).standard_normal(shape)
     kind = name.rpartition(".")[2]
-    if kind == "bias":
+    if kind in ("bias", "q_bias", "v_bias", "mlp_bias"):
         return 0.2 * value
+    if kind.startswith("lambda_"):  # their products go through exp
+        return 0.1 * value
     if kind == "gamma":  # LayerScale
         return 0.7 + 0.1 * value
     if kind == "weight" and len(shape) == 1:  # a norm's scale

@@ -3,12 +3,14 @@
 from .execution import Execution
 from .preprocessing import Preprocessing
 from .registry import Config, close_match, family, from_dict, get, name_of, names, replace, to_dict
+from .rope import Rope
 from .vit import VitConfig
 
 __all__ = [
     "Config",
     "Execution",
     "Preprocessing",
+    "Rope",
     "VitConfig",
     "close_match",
     "family",

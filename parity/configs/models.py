@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from .preprocessing import HALF, IMAGENET_MEAN, IMAGENET_STD, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+from .rope import Rope
 
 Fields = dict[str, Any]
 
@@ -57,16 +58,45 @@ SO400M = size(1152, 27, 16, 4304)
 IMAGENET: Fields = dict(normalize="imagenet")
 GAP: Fields = dict(class_token=False, global_pool="avg")
 FC_NORM: Fields = GAP | dict(final_norm=False, fc_norm=True)
-REG_GAP: Fields = FC_NORM | dict(pos_embed_prefix=False, layer_scale_init=1e-5, crop_pct=0.95)
+REG_GAP: Fields = FC_NORM | dict(pos_embed_prefix="none", layer_scale_init=1e-5, crop_pct=0.95)
 CLIP: Fields = dict(pre_norm=True, patch_bias=False, norm_eps=1e-5, normalize="clip", crop_pct=1.0)
 QUICK_CLIP: Fields = CLIP | dict(act="quick_gelu")
 SIGLIP: Fields = dict(class_token=False, global_pool="map", num_classes=0)
 SIGLIP_GAP: Fields = GAP | dict(num_classes=0)
-DEIT3: Fields = dict(pos_embed_prefix=False, layer_scale_init=1e-6, normalize="imagenet")
+DEIT3: Fields = dict(pos_embed_prefix="none", layer_scale_init=1e-6, normalize="imagenet")
 DINOV2: Fields = dict(num_classes=0, layer_scale_init=1e-5, normalize="imagenet", crop_pct=1.0)
-DINOV2_REG: Fields = DINOV2 | dict(reg_tokens=4, pos_embed_prefix=False)
-RADIO: Fields = DINOV2 | dict(pos_embed_prefix=False, final_norm=False, normalize="clip")
+DINOV2_REG: Fields = DINOV2 | dict(reg_tokens=4, pos_embed_prefix="none")
+RADIO: Fields = DINOV2 | dict(pos_embed_prefix="none", final_norm=False, normalize="clip")
 TIPS: Fields = DINOV2_REG | dict(reg_tokens=1, layer_scale_init=1.0, normalize="unit")
+AIMV2: Fields = dict(
+    class_token=False,
+    global_pool="avg",
+    num_classes=0,
+    mlp="swiglu",
+    act="silu",
+    norm="rmsnorm",
+    norm_eps=1e-5,
+    embed_norm=True,
+    qkv_bias=False,
+    proj_bias=False,
+    mlp_bias=False,
+    normalize="clip",
+    crop_pct=1.0,
+)
+BEIT3: Fields = FC_NORM | dict(
+    class_token=True, norm_eps=1e-5, attn_norm=True, mlp_norm=True, normalize="imagenet", crop_pct=1.0
+)
+XP: Fields = dict(
+    block="parallel_scaling",
+    norm="rmsnorm",
+    qk_norm=True,
+    qkv_bias=False,
+    pre_norm=True,
+    patch_bias=False,
+    pos_embed_prefix="none",
+)
+THINGS: Fields = dict(block="parallel_things", layer_scale_init=1e-5)
+PWEE = size(256, 16, 4, 1280)
 
 VIT: dict[str, Fields] = {
     # Dosovitskiy et al. 2020 and what grew out of it (AugReg, SAM, MAE, I-JEPA, SBB, RADIO, TIPS).
@@ -76,9 +106,9 @@ VIT: dict[str, Fields] = {
     | at(
         14, 336, global_pool="avg", fc_norm=True, final_norm=False, crop_pct=1.0, crop_mode="squash", normalize="clip"
     ),
-    "flexivit_base": BASE | at(16, 240, pos_embed_prefix=False, crop_pct=0.95),
-    "flexivit_large": LARGE | at(16, 240, pos_embed_prefix=False, crop_pct=0.95),
-    "flexivit_small": SMALL | at(16, 240, pos_embed_prefix=False, crop_pct=0.95),
+    "flexivit_base": BASE | at(16, 240, pos_embed_prefix="none", crop_pct=0.95),
+    "flexivit_large": LARGE | at(16, 240, pos_embed_prefix="none", crop_pct=0.95),
+    "flexivit_small": SMALL | at(16, 240, pos_embed_prefix="none", crop_pct=0.95),
     "vit_base_patch14_reg1_tipsv2": BASE | TIPS | at(14, 448),
     "vit_base_patch16_224": BASE | at(16, 224),
     "vit_base_patch16_224_miil": BASE
@@ -87,7 +117,7 @@ VIT: dict[str, Fields] = {
     "vit_base_patch16_gap_224": BASE_16_HEADS | GAP | at(16, 224),
     "vit_base_patch16_plus_240": BASE_PLUS | at(16, 240, layer_scale_init=1e-5, crop_pct=0.95),
     "vit_base_patch16_radio_v3": BASE | RADIO | at(16, 512, reg_tokens=7),
-    "vit_base_patch16_reg4_gap_256": BASE | FC_NORM | at(16, 256, reg_tokens=4, pos_embed_prefix=False),
+    "vit_base_patch16_reg4_gap_256": BASE | FC_NORM | at(16, 256, reg_tokens=4, pos_embed_prefix="none"),
     "vit_base_patch32_224": BASE | at(32, 224),
     "vit_base_patch32_384": BASE | at(32, 384, crop_pct=1.0),
     "vit_base_patch32_plus_256": BASE_PLUS | at(32, 256, layer_scale_init=1e-5, crop_pct=0.95),
@@ -106,7 +136,9 @@ VIT: dict[str, Fields] = {
     "vit_huge_patch16_gap_448": HUGE | SIGLIP_GAP | at(16, 448, crop_pct=1.0, normalize="imagenet"),
     "vit_huge_patch16_radio_v3": HUGE | RADIO | at(16, 512, reg_tokens=7, layer_scale_init=None),
     "vit_huge_patch16_radio_v4": HUGE | RADIO | at(16, 512, reg_tokens=9, layer_scale_init=None),
-    "vit_intern300m_patch14_448": LARGE | DINOV2 | at(14, 448, final_norm=False, layer_scale_init=0.1),
+    "vit_intern300m_patch14_448": LARGE
+    | DINOV2
+    | at(14, 448, final_norm=False, layer_scale_init=0.1, dynamic_image_size=True),
     "vit_large_patch14_224": LARGE | at(14, 224),
     "vit_large_patch14_reg1_tipsv2": LARGE | TIPS | at(14, 448),
     "vit_large_patch16_224": LARGE | at(16, 224),
@@ -239,11 +271,77 @@ VIT: dict[str, Fields] = {
     "vit_so400m_patch16_siglip_gap_256": SO400M | SIGLIP_GAP | at(16, 256, act="gelu_tanh"),
     "vit_so400m_patch16_siglip_gap_384": SO400M | SIGLIP_GAP | at(16, 384, act="gelu_tanh"),
     "vit_so400m_patch16_siglip_gap_512": SO400M | SIGLIP_GAP | at(16, 512, act="gelu_tanh"),
+    # AIMv2 (Fini et al. 2024), BEiT-3 (Wang et al. 2022), blocks side by side and differential attention.
+    "aimv2_1b_patch14_224": size(2048, 24, 16, 5632) | AIMV2 | at(14, 224),
+    "aimv2_1b_patch14_336": size(2048, 24, 16, 5632) | AIMV2 | at(14, 336),
+    "aimv2_1b_patch14_448": size(2048, 24, 16, 5632) | AIMV2 | at(14, 448),
+    "aimv2_3b_patch14_224": size(3072, 24, 24, 8192) | AIMV2 | at(14, 224),
+    "aimv2_3b_patch14_336": size(3072, 24, 24, 8192) | AIMV2 | at(14, 336),
+    "aimv2_3b_patch14_448": size(3072, 24, 24, 8192) | AIMV2 | at(14, 448),
+    "aimv2_huge_patch14_224": size(1536, 24, 12, 4096) | AIMV2 | at(14, 224),
+    "aimv2_huge_patch14_336": size(1536, 24, 12, 4096) | AIMV2 | at(14, 336),
+    "aimv2_huge_patch14_448": size(1536, 24, 12, 4096) | AIMV2 | at(14, 448),
+    "aimv2_large_patch14_224": size(1024, 24, 8, 2816) | AIMV2 | at(14, 224),
+    "aimv2_large_patch14_336": size(1024, 24, 8, 2816) | AIMV2 | at(14, 336),
+    "aimv2_large_patch14_448": size(1024, 24, 8, 2816) | AIMV2 | at(14, 448),
+    "beit3_base_patch16_224": BASE | BEIT3 | at(16, 224),
+    "beit3_giant_patch14_224": GIANT | BEIT3 | at(14, 224),
+    "beit3_giant_patch14_336": GIANT | BEIT3 | at(14, 336),
+    "beit3_large_patch16_224": LARGE | BEIT3 | at(16, 224),
+    "vit_base_patch16_18x2_224": size(768, 18, 12, 3072) | THINGS | at(16, 224),
+    "vit_base_patch16_rpn_224": BASE
+    | at(
+        16, 224, block="res_post", qkv_bias=False, final_norm=False, fc_norm=True, class_token=False, global_pool="avg"
+    ),
+    "vit_base_patch16_xp_224": BASE | XP | at(16, 224),
+    "vit_dlittle_patch16_reg1_gap_256": LITTLE | REG_GAP | at(16, 256, differential_attention=True, reg_tokens=1),
+    "vit_dpwee_patch16_reg1_gap_256": PWEE
+    | REG_GAP
+    | at(16, 256, block="parallel_scaling", differential_attention=True, reg_tokens=1),
+    "vit_dwee_patch16_reg1_gap_256": WEE | REG_GAP | at(16, 256, differential_attention=True, reg_tokens=1),
+    "vit_huge_patch14_xp_224": HUGE | XP | at(14, 224),
+    "vit_large_patch14_xp_224": LARGE | XP | at(14, 224),
+    "vit_pwee_patch16_reg1_gap_256": PWEE | REG_GAP | at(16, 256, block="parallel_scaling", reg_tokens=1),
+    "vit_small_patch16_18x2_224": size(384, 18, 6, 1536) | THINGS | at(16, 224),
     # For tests, examples and the demo. The shapes are asymmetric, so that a transposed axis can't hide.
-    "test_vit": size(64, 6, 2, 192) | at(16, 160, crop_pct=0.95),
+    "test_vit": size(64, 6, 2, 192) | at(16, 160, dynamic_image_size=True, crop_pct=0.95),
     "test_vit2": size(64, 8, 2, 192)
     | GAP
-    | at(16, 160, reg_tokens=1, layer_scale_init=1e-5, fc_norm=True, final_norm=False, crop_pct=0.95),
+    | at(
+        16,
+        160,
+        reg_tokens=1,
+        layer_scale_init=1e-5,
+        fc_norm=True,
+        final_norm=False,
+        dynamic_image_size=True,
+        crop_pct=0.95,
+    ),
+    "test_vit3": size(96, 9, 3, 192)
+    | at(
+        16,
+        160,
+        layer_scale_init=1e-5,
+        class_token=False,
+        reg_tokens=1,
+        global_pool="map",
+        pool_include_prefix=True,
+        crop_pct=0.95,
+    ),
+    "test_vit4": size(96, 9, 3, 288)
+    | at(
+        16,
+        160,
+        layer_scale_init=1e-5,
+        dynamic_image_size=True,
+        norm="rmsnorm",
+        final_norm=False,
+        fc_norm=True,
+        class_token=False,
+        reg_tokens=1,
+        global_pool="avg",
+        crop_pct=0.95,
+    ),
     "vit_test": size(48, 3, 4, 80) | at((4, 8), (24, 40), num_classes=10),
     "vit_test_dist": size(48, 3, 4, 80) | IMAGENET | at((4, 8), (24, 40), num_classes=10, dist_token=True),
     "vit_test_reg_scale": size(48, 3, 4, 80) | DINOV2_REG | at((4, 8), (24, 40), num_classes=10),
@@ -252,5 +350,25 @@ VIT: dict[str, Fields] = {
     "vit_test_map": size(48, 3, 4, 80) | SIGLIP | at((4, 8), (24, 40), act="gelu_tanh"),
     "vit_test_gap": size(48, 3, 4, 80) | FC_NORM | at((4, 8), (24, 40), num_classes=10, qkv_bias=False),
     "vit_test_sincos": size(48, 3, 4, 80) | GAP | at((4, 8), (24, 40), num_classes=10, pos_embed="sincos2d"),
+    "vit_test_rope": size(48, 3, 4, 80, mlp="swiglu", act="silu")
+    | at((4, 8), (24, 40), num_classes=10, rope=Rope(indexing="xy", offset=1.0, reference_grid=(4, 4)), qkv_fused=False)
+    | dict(k_bias=False, attn_norm=True, mlp_norm=True),
+    "vit_test_rope_mixed": size(48, 3, 4, 80)
+    | at((4, 8), (24, 40), num_classes=10, pos_embed="none", rope=Rope(kind="mixed", temperature=10.0, indexing="xy")),
+    "vit_test_dinov3": size(48, 3, 4, 80, num_kv_heads=(4, 2, 1), qkv_fused=False, norm="rmsnorm", qk_norm=True)
+    | at((4, 8), (24, 40), num_classes=10, reg_tokens=2, pos_embed="none", dynamic_image_size=True)
+    | dict(rope=Rope(kind="centered", temperature=100.0, rotate_half=True, rescale=2.0), layer_scale_init=0.1)
+    | dict(attn_only_layer_scale=True),
+    "vit_test_beit": size(48, 3, 4, 80, layer_scale_init=0.1)
+    | at((4, 8), (24, 40), num_classes=10, pos_embed="none", rel_pos_bias="block", k_bias=False)
+    | dict(global_pool="avg", final_norm=False, fc_norm=True),
+    "vit_test_shared_bias": size(48, 3, 4, 80, block="res_post")
+    | at((4, 8), (24, 40), num_classes=10, rel_pos_bias="shared", pre_logits_dim=20, head_bias=False),
+    "vit_test_things": size(48, 3, 4, 80) | THINGS | at((4, 8), (24, 40), num_classes=10),
+    "vit_test_scaling": size(48, 3, 4, 80, layer_scale_init=0.1) | XP | at((4, 8), (24, 40), num_classes=10),
+    "vit_test_differential": size(48, 3, 4, 80, differential_attention=True, qk_norm=True)
+    | at((4, 8), (24, 40), num_classes=10, reg_tokens=2, pos_embed_prefix="class", embed_norm=True),
+    "vit_test_scaling_differential": size(48, 3, 4, 80, differential_attention=True, block="parallel_scaling")
+    | at((4, 8), (24, 40), num_classes=10, proj_bias=False, norm="rmsnorm"),
     "vit_digits": size(64, 2, 4, 256) | GAP | at(4, 8, num_classes=10, in_chans=1, normalize="gray", crop_pct=1.0),
 }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
-CropMode = Literal["center", "squash"]
+CropMode = Literal["center", "squash", "border"]
+CropRounding = Literal["even", "down"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -23,8 +25,12 @@ class Preprocessing:
         mean: Per channel, of images scaled to [0, 1]; one value for each input channel.
         std: Per channel, as `mean`.
         interpolation: Kernel of the resize (Pillow's meaning, antialiased).
-        crop_pct: The image is resized so that the crop covers this fraction of it.
-        crop_mode: `center` resizes the short side and crops; `squash` resizes both sides and loses the aspect ratio.
+        crop_pct: The image is resized so that the crop covers this fraction of it (`crop_pct_of` makes it of pixels).
+        crop_mode: `center` resizes the short side and crops; `squash` resizes both sides and loses the aspect ratio;
+            `border` resizes the long side and fills up.
+        crop_rounding: Where the crop begins when the rest is odd: half a pixel goes to the even neighbour (torchvision,
+            timm, open_clip) or down (transformers).
+        fill: What `border` fills up with, 0 to 255; None for `mean` (timm). open_clip has 0.
     """
 
     mean: tuple[float, ...] = IMAGENET_MEAN
@@ -32,6 +38,8 @@ class Preprocessing:
     interpolation: Interpolation = "bicubic"
     crop_pct: float = 0.9
     crop_mode: CropMode = "center"
+    crop_rounding: CropRounding = "even"
+    fill: int | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError where a field can't be used."""
@@ -43,3 +51,30 @@ class Preprocessing:
             raise ValueError(f"std: got {self.std}, expected values above 0")
         if not 0 < self.crop_pct <= 1:
             raise ValueError(f"crop_pct: got {self.crop_pct}, expected a value in (0, 1]")
+        if self.fill is not None and not 0 <= self.fill <= 255:
+            raise ValueError(f"fill: got {self.fill}, expected 0 to 255, or none")
+        for name, kind in _CHOICES.items():
+            if getattr(self, name) not in get_args(kind):
+                expected = ", ".join(get_args(kind))
+                raise ValueError(f"{name}: got {getattr(self, name)!r}, expected one of {expected}")
+
+    def resized(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The height and width that an image is resized to cover, fill or fit in, before `size` is cut from it."""
+        return math.floor(size[0] / self.crop_pct), math.floor(size[1] / self.crop_pct)
+
+
+_CHOICES = {"interpolation": Interpolation, "crop_mode": CropMode, "crop_rounding": CropRounding}
+
+
+def crop_pct_of(resized: tuple[int, int], size: tuple[int, int]) -> float:
+    """The `crop_pct` with which images are resized to `resized` before `size` is cut from them.
+
+    Raises:
+        ValueError: There is none: a crop that is larger, or sides in other ratios.
+    """
+    # The quotient itself may fall short of a whole number when it is divided back; half a pixel more never does.
+    for spare in (0, 0.5):
+        fraction = size[0] / (resized[0] + spare)
+        if fraction <= 1 and Preprocessing(crop_pct=fraction).resized(size) == resized:
+            return fraction
+    raise ValueError(f"crop: got {size} of images resized to {resized}, expected a smaller crop of the same shape")

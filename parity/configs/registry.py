@@ -9,8 +9,10 @@ import functools
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .eva import EVA_AND_BEIT
 from .models import NORMALIZATIONS, VIT
 from .preprocessing import Preprocessing
+from .rope import Rope
 from .vit import VitConfig
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ AnyDataclass = TypeVar("AnyDataclass", bound="DataclassInstance")
 
 # The name by which a JSON file says which class its fields belong to.
 FAMILIES: dict[str, type[Config]] = {"vit": VitConfig}
-_MODELS: dict[str, Mapping[str, Mapping[str, Any]]] = {"vit": VIT}
+_MODELS: dict[str, Mapping[str, Mapping[str, Any]]] = {"vit": VIT | EVA_AND_BEIT}
 
 
 def names(pattern: str = "*") -> list[str]:
@@ -97,9 +99,9 @@ def from_dict(data: Mapping[str, Any]) -> Config:
     name = fields.pop("family", None)
     if name not in FAMILIES:
         raise ValueError(f"family: got {name!r}, expected one of {', '.join(FAMILIES)}")
-    preprocessing = fields.pop("preprocessing", None)
-    if preprocessing is not None:
-        fields["preprocessing"] = build(Preprocessing, preprocessing, "preprocessing")
+    for part, cls in (("preprocessing", Preprocessing), ("rope", Rope)):
+        if fields.get(part) is not None:
+            fields[part] = build(cls, fields[part], part)
     return build(FAMILIES[name], fields, "config")
 
 

@@ -5,15 +5,29 @@ A field that a framework would default is written out here: numerics belong to t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
 
 from .preprocessing import Preprocessing
+from .rope import Rope
 
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "silu"]
-MlpKind = Literal["mlp", "swiglu_packed"]
+Norm = Literal["layernorm", "rmsnorm"]
+BlockKind = Literal["pre_norm", "res_post", "parallel_things", "parallel_scaling"]
+MlpKind = Literal["mlp", "swiglu", "swiglu_packed"]
 PosEmbed = Literal["learned", "sincos2d", "sincos2d_big_vision", "none"]
-PosEmbedResize = Literal["bicubic_antialias", "bilinear_antialias"]
+ResizeKernel = Literal[
+    "bicubic_antialias",
+    "bilinear_antialias",
+    "bicubic",
+    "bilinear",
+    "bicubic_align_corners",
+    "zoom",
+    "bicubic_offset",
+]
+RelPosResize = Literal["geometric", "bilinear"]
+PosEmbedPrefix = Literal["all", "class", "none"]
+RelPosBias = Literal["none", "block", "shared"]
 GlobalPool = Literal["token", "avg", "map", "none"]
 
 
@@ -26,29 +40,57 @@ class VitConfig:
         patch_size: Height and width in pixels; divides `image_size`.
         drop_partial_patches: Accept an `image_size` that `patch_size` doesn't divide and ignore the pixels right and
             below of the last whole patch (SigLIP So400m/14 at 384).
+        dynamic_image_size: Take images of any whole number of patches; positions are resized as they run.
         in_chans: Channels of the input image.
         num_classes: Width of the head; 0 leaves the head out and the model returns pooled features.
         embed_dim: Width of the tokens.
         depth: Number of blocks.
         num_heads: Attention heads; divides `embed_dim`.
+        num_kv_heads: Heads of key and value in each block (grouped-query attention); None for `num_heads` in all.
         mlp_dim: Hidden width of the MLP, after the gate where there is one.
-        mlp: `mlp` is two linear layers; `swiglu_packed` gates with the first half of one doubled layer (DINOv2 g).
+        block: `pre_norm` is the ViT's; `res_post` normalises each branch's output (Swin v2, EVA-CLIP E);
+            `parallel_things` has two attentions, then two MLPs, side by side; `parallel_scaling` has attention and MLP
+            side by side, from one projection (ViT-22B).
+        differential_attention: Attention is the difference of two softmax attentions.
+        mlp: `mlp` is two linear layers; `swiglu` gates one by another; `swiglu_packed` has both as one doubled layer.
         act: Activation of the MLP. `gelu` is the erf form, `gelu_tanh` its approximation, `quick_gelu` CLIP's.
-        norm_eps: Epsilon of every LayerNorm.
-        qkv_bias: Whether the fused query/key/value projection has a bias.
+        norm: Kind of every norm.
+        norm_eps: Epsilon of every norm.
+        qkv_fused: Whether query, key and value are one projection.
+        qkv_bias: Whether the projections to query, key and value have a bias.
+        k_bias: Whether that to the key has one, where the others do (EVA, BEiT and DINOv3 leave it out).
+        proj_bias: Whether the output projection of attention has a bias.
+        mlp_bias: Whether the linear layers of the MLP have one.
         patch_bias: Whether the patch embedding has a bias (CLIP has none).
+        head_bias: Whether the head has one (CLIP's projection has none).
+        qk_norm: A norm over each head of query and key.
+        attn_norm: A norm over the output of attention, before its projection.
+        mlp_norm: A norm over the hidden units of the MLP.
+        embed_norm: A norm over the embedded patches, before anything is added.
+        pre_norm: A norm between the embeddings and the blocks (CLIP).
+        final_norm: A norm over all tokens after the blocks.
+        fc_norm: A norm over the pooled features.
         class_token: A learned token in front of the patches.
         dist_token: DeiT's second token, with a head of its own; the logits of both heads are averaged.
         reg_tokens: Register tokens after the class token.
         pos_embed: `learned`, `none`, or fixed: `sincos2d` (MoCo v3, MAE), `sincos2d_big_vision` (other frequencies).
-        pos_embed_prefix: Whether the position embedding has entries for the class, distillation and register tokens.
-        pos_embed_resize: Kernel that takes learned positions to another grid; each source of weights has its own.
-        pre_norm: A norm between the embeddings and the blocks (CLIP).
-        final_norm: A norm over all tokens after the blocks.
-        fc_norm: A norm over the pooled features.
+        pos_embed_prefix: Which prefix tokens have an entry in the position embedding: `all`, the `class` token alone
+            (DINOv2 with registers), or `none`.
+        pos_embed_resize: Kernel that takes learned positions to another grid; each source of weights has its own
+            (`parity.checkpoints.resize`).
+        patch_resize: Kernel whose pseudo-inverse takes the patch embedding to another patch size (FlexiViT).
+        rope: Rotary positions of query and key; None for none.
+        rel_pos_bias: BEiT's learned bias of attention by distance: a table in each `block`, one `shared`, or `none`.
+        rel_pos_resize: How its tables are taken to another grid: `geometric` as in timm, `bilinear` as at Hugging Face.
         global_pool: `token` takes the class token, `avg` the mean of the patches, `map` attention pooling with a
             learned query, `none` leaves the tokens unpooled.
+        pool_include_prefix: Whether `avg` and `map` take the prefix tokens, too.
+        attn_pool_heads: Heads of attention pooling; None for `num_heads`.
+        attn_pool_mlp_dim: Hidden width of its MLP; None for `mlp_dim`.
+        pre_logits_dim: Width of a linear layer and tanh between pooling and head (ViT's first release, Hugging Face's
+            pooler); None for none.
         layer_scale_init: Start value of LayerScale; None leaves LayerScale out.
+        attn_only_layer_scale: LayerScale of the attention branch alone.
         drop_rate: Dropout after the position embedding and after every linear layer of a block but qkv
             (ViT paper, appendix B.1).
         attn_drop_rate: Dropout of the attention weights.
@@ -59,28 +101,51 @@ class VitConfig:
     image_size: tuple[int, int] = (224, 224)
     patch_size: tuple[int, int] = (16, 16)
     drop_partial_patches: bool = False
+    dynamic_image_size: bool = False
     in_chans: int = 3
     num_classes: int = 1000
     embed_dim: int = 768
     depth: int = 12
     num_heads: int = 12
+    num_kv_heads: tuple[int, ...] | None = None
     mlp_dim: int = 3072
+    block: BlockKind = "pre_norm"
+    differential_attention: bool = False
     mlp: MlpKind = "mlp"
     act: Activation = "gelu"
+    norm: Norm = "layernorm"
     norm_eps: float = 1e-6
+    qkv_fused: bool = True
     qkv_bias: bool = True
+    k_bias: bool = True
+    proj_bias: bool = True
+    mlp_bias: bool = True
     patch_bias: bool = True
+    head_bias: bool = True
+    qk_norm: bool = False
+    attn_norm: bool = False
+    mlp_norm: bool = False
+    embed_norm: bool = False
+    pre_norm: bool = False
+    final_norm: bool = True
+    fc_norm: bool = False
     class_token: bool = True
     dist_token: bool = False
     reg_tokens: int = 0
     pos_embed: PosEmbed = "learned"
-    pos_embed_prefix: bool = True
-    pos_embed_resize: PosEmbedResize = "bicubic_antialias"
-    pre_norm: bool = False
-    final_norm: bool = True
-    fc_norm: bool = False
+    pos_embed_prefix: PosEmbedPrefix = "all"
+    pos_embed_resize: ResizeKernel = "bicubic_antialias"
+    patch_resize: ResizeKernel = "bicubic_antialias"
+    rope: Rope | None = None
+    rel_pos_bias: RelPosBias = "none"
+    rel_pos_resize: RelPosResize = "geometric"
     global_pool: GlobalPool = "token"
+    pool_include_prefix: bool = False
+    attn_pool_heads: int | None = None
+    attn_pool_mlp_dim: int | None = None
+    pre_logits_dim: int | None = None
     layer_scale_init: float | None = None
+    attn_only_layer_scale: bool = False
     drop_rate: float = 0.0
     attn_drop_rate: float = 0.0
     drop_path_rate: float = 0.0
@@ -102,6 +167,16 @@ class VitConfig:
         return self.class_token + self.dist_token + self.reg_tokens
 
     @property
+    def num_pos_embed_prefix(self) -> int:
+        """Prefix tokens with an entry in the position embedding."""
+        return {"all": self.num_prefix_tokens, "class": int(self.class_token), "none": 0}[self.pos_embed_prefix]
+
+    @property
+    def kv_heads(self) -> tuple[int, ...]:
+        """Heads of key and value in each block."""
+        return (self.num_heads,) * self.depth if self.num_kv_heads is None else self.num_kv_heads
+
+    @property
     def head_dim(self) -> int:
         """Width of one attention head."""
         return self.embed_dim // self.num_heads
@@ -111,6 +186,12 @@ class VitConfig:
         """Stochastic depth of each block."""
         return tuple(self.drop_path_rate * i / max(self.depth - 1, 1) for i in range(self.depth))
 
+    def shortened(self, depth: int) -> VitConfig:
+        """The config of the first `depth` blocks alone; the same config if it has no more."""
+        depth = min(depth, self.depth)
+        kv_heads = None if self.num_kv_heads is None else self.num_kv_heads[:depth]
+        return replace(self, depth=depth, num_kv_heads=kv_heads)
+
     def __post_init__(self) -> None:
         """Raises ValueError, naming the field, where the fields don't make a model."""
         for name in ("image_size", "patch_size"):
@@ -118,12 +199,17 @@ class VitConfig:
         for name in ("in_chans", "embed_dim", "depth", "num_heads", "mlp_dim"):
             value = getattr(self, name)
             _expect(isinstance(value, int) and value >= 1, name, repr(value), "a positive integer")
+        _expect(self.depth <= _MAX_DEPTH, "depth", self.depth, f"at most {_MAX_DEPTH}")
         for name in ("num_classes", "reg_tokens"):
             value = getattr(self, name)
             _expect(isinstance(value, int) and value >= 0, name, repr(value), "0 or a positive integer")
         for name in ("drop_rate", "attn_drop_rate", "drop_path_rate"):
             value = getattr(self, name)
             _expect(isinstance(value, int | float) and 0 <= value < 1, name, repr(value), "a value in [0, 1)")
+        for name in ("attn_pool_heads", "attn_pool_mlp_dim", "pre_logits_dim"):
+            value = getattr(self, name)
+            valid = value is None or (isinstance(value, int) and value >= 1)
+            _expect(valid, name, repr(value), "a positive integer, or none")
         positive = isinstance(self.norm_eps, int | float) and self.norm_eps > 0
         _expect(positive, "norm_eps", repr(self.norm_eps), "a value above 0")
         for name in _SWITCHES:
@@ -144,29 +230,89 @@ class VitConfig:
             _expect(self.global_pool == "token", "global_pool", repr(self.global_pool), "'token' with dist_token")
         if self.global_pool == "none":
             _expect(self.num_classes == 0, "num_classes", self.num_classes, "0 with global_pool='none'")
+        self._check_attention()
         if self.pos_embed.startswith("sincos2d"):
             _expect(self.embed_dim % 4 == 0, "embed_dim", self.embed_dim, "a multiple of 4 with sin-cos positions")
         channels = len(self.preprocessing.mean)
         _expect(channels in (1, self.in_chans), "preprocessing.mean", f"{channels} channels", f"1 or {self.in_chans}")
 
+    def _check_attention(self) -> None:
+        pool_heads = self.attn_pool_heads or self.num_heads
+        heads = f"a divisor of embed_dim {self.embed_dim}"
+        _expect(self.embed_dim % pool_heads == 0, "attn_pool_heads", self.attn_pool_heads, heads)
+        if self.num_kv_heads is not None:
+            fits = len(self.num_kv_heads) == self.depth and all(self.num_heads % n == 0 for n in self.num_kv_heads)
+            expected = f"a divisor of num_heads {self.num_heads} for each of {self.depth} blocks"
+            _expect(fits, "num_kv_heads", self.num_kv_heads, expected)
+            _expect(not self.qkv_fused, "qkv_fused", True, "false with num_kv_heads")
+        if self.rope is not None:
+            width = "a multiple of 4 with rotary positions"
+            _expect(self.head_dim % 4 == 0, "embed_dim / num_heads", self.head_dim, width)
+        if self.rel_pos_bias != "none":
+            _expect(self.num_prefix_tokens == 1, "rel_pos_bias", repr(self.rel_pos_bias), "a class token alone with it")
+            _expect(not self.dynamic_image_size, "dynamic_image_size", True, "false with rel_pos_bias")
+        plain = not self.differential_attention and self.block in ("pre_norm", "res_post")
+        for name, unused in _PLAIN_ONLY.items():
+            _expect(
+                plain or getattr(self, name) == unused, name, repr(getattr(self, name)), f"{unused!r} in this block"
+            )
+        if self.differential_attention:
+            _expect(self.head_dim % 2 == 0, "embed_dim / num_heads", self.head_dim, "an even number")
+            _expect(self.block != "res_post", "block", "'res_post'", "another with differential attention")
+        if self.block == "res_post":
+            _expect(self.layer_scale_init is None, "layer_scale_init", self.layer_scale_init, "none in res_post blocks")
+        if self.block == "parallel_scaling":
+            _expect(self.mlp == "mlp", "mlp", repr(self.mlp), "'mlp' in parallel_scaling blocks")
 
+
+# What only the plain attention of plain blocks can do, and the value that means that it isn't asked for.
+_PLAIN_ONLY = {
+    "qkv_fused": True,
+    "k_bias": True,
+    "rope": None,
+    "rel_pos_bias": "none",
+    "attn_only_layer_scale": False,
+}
+# A file may ask for any number of blocks, and counting their tensors would take as long as it says.
+_MAX_DEPTH = 1024
 _SWITCHES = (
     "drop_partial_patches",
+    "dynamic_image_size",
+    "qkv_fused",
     "qkv_bias",
+    "k_bias",
+    "proj_bias",
+    "mlp_bias",
     "patch_bias",
-    "class_token",
-    "dist_token",
-    "pos_embed_prefix",
+    "head_bias",
+    "qk_norm",
+    "attn_norm",
+    "mlp_norm",
+    "embed_norm",
     "pre_norm",
     "final_norm",
     "fc_norm",
+    "class_token",
+    "dist_token",
+    "pool_include_prefix",
+    "differential_attention",
+    "attn_only_layer_scale",
 )
 _CHOICES: dict[str, tuple[str, ...]] = {
-    "act": ("gelu", "gelu_tanh", "quick_gelu", "silu"),
-    "mlp": ("mlp", "swiglu_packed"),
-    "pos_embed": ("learned", "sincos2d", "sincos2d_big_vision", "none"),
-    "pos_embed_resize": ("bicubic_antialias", "bilinear_antialias"),
-    "global_pool": ("token", "avg", "map", "none"),
+    name: get_args(kind)
+    for name, kind in (
+        ("block", BlockKind),
+        ("mlp", MlpKind),
+        ("act", Activation),
+        ("norm", Norm),
+        ("pos_embed", PosEmbed),
+        ("pos_embed_prefix", PosEmbedPrefix),
+        ("pos_embed_resize", ResizeKernel),
+        ("patch_resize", ResizeKernel),
+        ("rel_pos_resize", RelPosResize),
+        ("rel_pos_bias", RelPosBias),
+        ("global_pool", GlobalPool),
+    )
 }
 
 

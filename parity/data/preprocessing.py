@@ -1,7 +1,7 @@
 """From a decoded image to a model's input: resize and crop with Pillow, then normalise with numpy.
 
 Resize and crop follow the evaluation transform of timm (`timm.data.transforms_factory`), and so torchvision's `Resize`
-and `CenterCrop`, down to how they round.
+and `CenterCrop`, down to how they round; `crop_rounding` and `fill` are where transformers and open_clip differ.
 """
 
 from __future__ import annotations
@@ -11,20 +11,22 @@ from typing import Any
 
 import numpy as np
 
-from parity.configs.preprocessing import Interpolation, Preprocessing
+from parity.configs import Config
+from parity.configs.preprocessing import CropRounding, Interpolation, Preprocessing
 from parity.data.extras import require
 
 
 def resize_and_crop(image: np.ndarray, size: tuple[int, int], preprocessing: Preprocessing) -> np.ndarray:
-    """The evaluation transform.
+    """The evaluation transform without normalisation.
 
     `center` resizes so that the image just covers `floor(size / crop_pct)`, keeping its aspect ratio; `squash` resizes
-    to exactly that. Both then cut `size` from the centre.
+    to exactly that; `border` so that the image just fits in, and fills up what is missing. All cut `size` from the
+    centre.
 
     Args:
         image: uint8 (h, w, c).
         size: (height, width) in pixels of the result.
-        preprocessing: Gives `interpolation`, `crop_pct` and `crop_mode`.
+        preprocessing: Gives `interpolation`, `crop_pct`, `crop_mode`, `crop_rounding` and `fill`.
 
     Returns:
         uint8 (*size, c).
@@ -33,12 +35,38 @@ def resize_and_crop(image: np.ndarray, size: tuple[int, int], preprocessing: Pre
         ValueError: If the image isn't uint8 (h, w, c).
     """
     check_image(image)
-    target_h, target_w = (math.floor(side / preprocessing.crop_pct) for side in size)
-    if preprocessing.crop_mode == "squash":
+    target_h, target_w = preprocessing.resized(size)
+    (h, w), mode = image.shape[:2], preprocessing.crop_mode
+    if mode == "squash":
         scaled = (target_h, target_w)
-    else:
-        scaled = _covering_size(image.shape[0], image.shape[1], target_h, target_w)
-    return _center_crop(resize(image, scaled, preprocessing.interpolation), size)
+    elif mode == "center" and target_h == target_w:  # torchvision's Resize of the short side: the long one goes down
+        short, long = sorted((h, w))
+        scaled_long = int(target_h * long / short)
+        scaled = (target_h, scaled_long) if h <= w else (scaled_long, target_w)
+    else:  # timm's ResizeKeepRatio: rounded to the nearest
+        ratio = (max if mode == "border" else min)(h / target_h, w / target_w)
+        scaled = (round(h / ratio), round(w / ratio))
+    resized = resize(image, scaled, preprocessing.interpolation)
+    if mode == "border":
+        resized = _pad(resized, size, preprocessing)
+    return _center_crop(resized, size, preprocessing.crop_rounding)
+
+
+def preprocess(image: np.ndarray, config: Config, dtype: Any = np.float32) -> np.ndarray:
+    """A decoded image as the input of a model: resized, cropped and normalised as its config says.
+
+    Args:
+        image: uint8 (h, w, c).
+        config: Of the model; gives `image_size` and `preprocessing`.
+        dtype: Type of the result; what is narrower than float32 is computed in float32.
+
+    Returns:
+        (*image_size, c) in `dtype`.
+
+    Raises:
+        ValueError: If the image isn't uint8 (h, w, c), or has other channels than the config's `mean`.
+    """
+    return normalize(resize_and_crop(image, config.image_size, config.preprocessing), config.preprocessing, dtype)
 
 
 def resize(image: np.ndarray, size: tuple[int, int], interpolation: Interpolation) -> np.ndarray:
@@ -98,16 +126,20 @@ def through_pillow(image: np.ndarray, transform: Any) -> np.ndarray:
     return np.stack(list(planes), axis=-1)
 
 
-def _covering_size(h: int, w: int, target_h: int, target_w: int) -> tuple[int, int]:
-    if target_h == target_w:  # torchvision's Resize of the short side: the long one is rounded down
-        short, long = sorted((h, w))
-        scaled_long = int(target_h * long / short)
-        return (target_h, scaled_long) if h <= w else (scaled_long, target_w)
-    ratio = min(h / target_h, w / target_w)  # timm's ResizeKeepRatio: rounded to the nearest
-    return round(h / ratio), round(w / ratio)
+def _pad(image: np.ndarray, size: tuple[int, int], preprocessing: Preprocessing) -> np.ndarray:
+    """Fills an image up to `size` where it is smaller; an odd rest goes right and below."""
+    fill = preprocessing.fill
+    colour = [round(255 * value) for value in preprocessing.mean] if fill is None else fill
+    (h, w), (height, width) = image.shape[:2], (max(pair) for pair in zip(image.shape[:2], size, strict=True))
+    padded = np.empty((height, width, image.shape[2]), np.uint8)
+    padded[:] = colour
+    top, left = (height - h) // 2, (width - w) // 2
+    padded[top : top + h, left : left + w] = image
+    return padded
 
 
-def _center_crop(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def _center_crop(image: np.ndarray, size: tuple[int, int], rounding: CropRounding) -> np.ndarray:
     (h, w), (height, width) = image.shape[:2], size
-    top, left = round((h - height) / 2), round((w - width) / 2)
+    start = math.floor if rounding == "down" else round
+    top, left = start((h - height) / 2), start((w - width) / 2)
     return image[top : top + height, left : left + width]

@@ -102,6 +102,35 @@ def test_convert_a_lone_file_wants_its_model(capsys, checkpoint, tmp_path):
     assert run(capsys, "convert", file, tmp_path / "out", "--model", NAME)[0] == 0
 
 
+def test_numerics_of_another_project_go_into_the_config(capsys, tmp_path):
+    config = configs.get("vit_tiny_patch16_224", depth=1, num_classes=3)
+    shapes = checkpoints.parameter_shapes(config)
+    tensors = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+    checkpoints.write(tmp_path / "native", config, tensors, name="vit_tiny_patch16_224")
+    assert run(capsys, "convert", tmp_path / "native", tmp_path / "google", "--numerics", "google")[0] == 0
+    found = checkpoints.open_checkpoint(tmp_path / "google").config
+    assert found == configs.replace(config, act="gelu_tanh", pos_embed_resize="zoom")
+    code, out, _ = run(capsys, "info", tmp_path / "google")
+    lines = {line.split()[0]: " ".join(line.split()[1:]) for line in out.splitlines() if line.split()}
+    assert code == 0
+    assert lines["numerics"].startswith("act=gelu_tanh, norm_eps=1e-06, pos_embed_resize=zoom")
+    assert "run so by google" in " ".join(out.split())
+    code, out, _ = run(capsys, "info", tmp_path / "google", "--numerics", "huggingface")
+    assert "act=gelu, norm_eps=1e-12, pos_embed_resize=bicubic" in out
+    code, _, err = run(capsys, "convert", tmp_path / "native", tmp_path / "clip", "--numerics", "open_clip")
+    assert code == 2
+    assert "numerics: open_clip has no model of this kind" in err
+    assert not (tmp_path / "clip").exists()
+
+
+def test_another_format_than_the_recognised_one_is_taken_at_its_word(capsys, checkpoint, tmp_path):
+    file = checkpoint / "model.safetensors"
+    code, _, err = run(capsys, "convert", file, tmp_path / "out", "--from", "torchvision")
+    assert code == 2
+    assert str(file) in err.replace("\n", "")
+    assert run(capsys, "convert", file, tmp_path / "out", "--from", "timm", "--model", NAME)[0] == 0
+
+
 def test_convert_reports_every_tensor_that_does_not_fit_and_writes_nothing(capsys, checkpoint, tmp_path):
     file = checkpoint / "config.json"
     data = json.loads(file.read_text())

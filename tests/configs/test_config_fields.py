@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from parity import configs
-from parity.configs import Execution, Preprocessing, VitConfig
+from parity.configs import Execution, Preprocessing, Rope, VitConfig
 from parity.configs.augmentation import Augmentation
 
 BAD_FIELDS = [
@@ -29,7 +29,21 @@ BAD_FIELDS = [
     ({"attn_drop_rate": 2}, r"^attn_drop_rate: got 2, expected a value in \[0, 1\)$"),
     ({"norm_eps": 0.0}, r"^norm_eps: got 0.0, expected a value above 0$"),
     ({"act": "relu"}, r"^act: got 'relu', expected one of gelu, gelu_tanh, quick_gelu, silu$"),
-    ({"mlp": "swiglu"}, r"^mlp: got 'swiglu', expected one of mlp, swiglu_packed$"),
+    ({"mlp": "glu"}, r"^mlp: got 'glu', expected one of mlp, swiglu, swiglu_packed$"),
+    ({"block": "post"}, r"^block: got 'post', expected one of pre_norm, res_post, parallel_things, parallel_scaling$"),
+    ({"norm": "batch"}, r"^norm: got 'batch', expected one of layernorm, rmsnorm$"),
+    ({"pre_logits_dim": 0}, r"^pre_logits_dim: got 0, expected a positive integer, or none$"),
+    ({"attn_pool_heads": 5}, r"^attn_pool_heads: got 5, expected a divisor of embed_dim 768$"),
+    ({"num_kv_heads": (12,) * 11}, r"^num_kv_heads: got .* expected a divisor of num_heads 12 for each of 12 blocks$"),
+    ({"num_kv_heads": (5,) * 12}, r"^num_kv_heads: got .* expected a divisor of num_heads 12 for each of 12 blocks$"),
+    ({"num_kv_heads": (4,) * 12}, r"^qkv_fused: got True, expected false with num_kv_heads$"),
+    ({"rope": Rope(), "num_heads": 128}, r"^embed_dim / num_heads: got 6, expected a multiple of 4 with rotary"),
+    ({"rel_pos_bias": "block", "reg_tokens": 2}, r"^rel_pos_bias: got 'block', expected a class token alone with it$"),
+    ({"rope": Rope(), "block": "parallel_things"}, r"^rope: got Rope\(.*\), expected None in this block$"),
+    ({"differential_attention": True, "k_bias": False}, r"^k_bias: got False, expected True in this block$"),
+    ({"differential_attention": True, "block": "res_post"}, r"^block: got 'res_post', expected another with"),
+    ({"block": "res_post", "layer_scale_init": 0.1}, r"^layer_scale_init: got 0.1, expected none in res_post blocks$"),
+    ({"block": "parallel_scaling", "mlp": "swiglu"}, r"^mlp: got 'swiglu', expected 'mlp' in parallel_scaling blocks$"),
     ({"pos_embed": "rope"}, r"^pos_embed: got 'rope', expected one of learned, sincos2d, "),
     ({"pos_embed_resize": "nearest"}, r"^pos_embed_resize: got 'nearest', expected one of bicubic_antialias, "),
     ({"global_pool": "max"}, r"^global_pool: got 'max', expected one of token, avg, map, none$"),
@@ -91,7 +105,7 @@ def test_an_unknown_field_has_a_close_match():
 
 
 def test_names_match_shell_patterns():
-    assert configs.names("vit_tiny_*") == ["vit_tiny_patch16_224", "vit_tiny_patch16_384"]
+    assert configs.names("vit_tiny_patch16_??4") == ["vit_tiny_patch16_224", "vit_tiny_patch16_384"]
     assert configs.names("no such model") == []
     everything = configs.names()
     assert everything == sorted(set(everything))
@@ -149,3 +163,24 @@ def test_the_name_says_nothing_of_input_and_classes_and_everything_of_the_archit
     assert configs.name_of(configs.get("vit_test_dist", num_classes=7, image_size=(40, 24))) == "vit_test_dist"
     assert configs.name_of(configs.get("vit_test", embed_dim=96)) == ""
     assert configs.name_of(configs.get("vit_test", norm_eps=1e-5)) == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "polar"}, r"^rope.kind: got 'polar', expected one of axial, centered, mixed$"),
+        ({"indexing": "yx"}, r"^rope.indexing: got 'yx', expected one of ij, xy$"),
+        ({"temperature": 0}, r"^rope.temperature: got 0, expected a value above 0$"),
+        ({"rescale": 0.5}, r"^rope.rescale: got 0.5, expected 1 or more, or none$"),
+        ({"reference_grid": (4, 0)}, r"^rope.reference_grid: got \(4, 0\), expected positive patches down and across"),
+    ],
+)
+def test_a_bad_field_of_rope_is_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        Rope(**change)
+
+
+def test_shortened_keeps_the_first_blocks():
+    config = VitConfig(depth=4, num_kv_heads=(12, 6, 6, 3), qkv_fused=False)
+    assert config.shortened(2) == VitConfig(depth=2, num_kv_heads=(12, 6), qkv_fused=False)
+    assert config.shortened(9) == config

@@ -7,6 +7,7 @@ the constructor and how many parameters came of it.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +24,42 @@ ARCHITECTURES = {entry["name"].split(".")[0] for entry in ENTRIES}
 NOT_IN_TIMM = {
     "vit_digits": 102_090,
     "vit_test": 59_002,
+    "vit_test_beit": 58_882,
     "vit_test_clip": 59_050,
+    "vit_test_differential": 59_374,
+    "vit_test_dinov3": 51_610,
     "vit_test_dist": 59_588,
     "vit_test_gap": 58_474,
     "vit_test_map": 75_776,
     "vit_test_reg_scale": 59_434,
+    "vit_test_rope": 71_386,
+    "vit_test_rope_mixed": 57_658,
+    "vit_test_scaling": 58_258,
+    "vit_test_scaling_differential": 58_342,
+    "vit_test_shared_bias": 60_100,
     "vit_test_sincos": 57_466,
     "vit_test_swiglu": 70_762,
+    "vit_test_things": 111_802,
 }
 
-ACTIVATIONS = {None: "gelu", "gelu_tanh": "gelu_tanh", "quick_gelu": "quick_gelu", "nn.SiLU": "silu"}
+ACTIVATIONS = {None: "gelu", "gelu_tanh": "gelu_tanh", "quick_gelu": "quick_gelu", "silu": "silu", "nn.SiLU": "silu"}
 GATED = "partial(mlp.GluMlp, act_layer=nn.SiLU, gate_last=False)"
-NORM_EPS = {None: 1e-6, "partial(norm.LayerNorm, eps=1e-05)": 1e-5}
-# Arguments that say nothing about the function: the size may vary at run time, and our size is always given.
-IGNORED = {"dynamic_img_size"}
+NORMS = {
+    None: ("layernorm", 1e-6),
+    "partial(norm.LayerNorm, eps=1e-05)": ("layernorm", 1e-5),
+    "norm.RmsNorm": ("rmsnorm", 1e-6),
+    "rmsnorm": ("rmsnorm", 1e-6),
+    "partial(norm.RmsNorm, eps=1e-05)": ("rmsnorm", 1e-5),
+    "partial(norm.RmsNorm, eps=1e-06)": ("rmsnorm", 1e-6),
+}
+BLOCKS = {
+    None: ("pre_norm", False),
+    "vision_transformer.ResPostBlock": ("res_post", False),
+    "vision_transformer.ParallelThingsBlock": ("parallel_things", False),
+    "vision_transformer.ParallelScalingBlock": ("parallel_scaling", False),
+    "vision_transformer.DiffParallelScalingBlock": ("parallel_scaling", True),
+}
+ROPES = {"cat": "axial", "dinov3": "centered", "mixed": "mixed"}
 
 
 def constructor_arguments(entry: dict[str, Any]) -> dict[str, Any]:
@@ -54,17 +77,11 @@ def at_the_size_of(entry: dict[str, Any]) -> configs.Config:
 
 
 def fields(entry: dict[str, Any]) -> dict[str, Any]:
-    """What timm's constructor makes of the arguments (timm/models/vision_transformer.py), as our fields."""
+    """What timm's constructors make of an entry's arguments, as our fields; every argument is read."""
     arguments = constructor_arguments(entry)
     take = arguments.pop
-    pool = take("global_pool", "token")
+    kind = {"Eva": eva_fields, "Beit": beit_fields}.get(entry["class"], vit_fields)
     dim, size, patch = take("embed_dim"), take("img_size"), take("patch_size", 16)
-    has_fc_norm = take("fc_norm", None)
-    has_fc_norm = pool == "avg" if has_fc_norm is None else has_fc_norm
-    has_final_norm = take("final_norm", True)
-    pre_norm = take("pre_norm", False)
-    mlp = take("mlp_layer", None)
-    hidden = int(dim * take("mlp_ratio", 4.0))
     expected = dict(
         image_size=tuple(size) if isinstance(size, list) else (size, size),
         patch_size=(patch, patch),
@@ -73,27 +90,130 @@ def fields(entry: dict[str, Any]) -> dict[str, Any]:
         embed_dim=dim,
         depth=take("depth"),
         num_heads=take("num_heads"),
-        mlp_dim=hidden // 2 if mlp == GATED else hidden,
-        mlp={None: "mlp", GATED: "swiglu_packed"}[mlp],
+        layer_scale_init=take("init_values", None),
+        dynamic_image_size=take("dynamic_img_size", False),
+    )
+    norm, eps = NORMS[take("norm_layer", None)]
+    expected |= dict(norm=norm, norm_eps=eps) | kind(entry, take, dim, int(dim * take("mlp_ratio", 4.0)))
+    if expected["block"] == "res_post":
+        expected["layer_scale_init"] = None  # at most a start value of the norms there
+    if arguments:
+        raise ValueError(f"{entry['name']}: this test doesn't read {sorted(arguments)}")
+    return expected
+
+
+def vit_fields(entry: dict[str, Any], take: Callable[..., Any], dim: int, hidden: int) -> dict[str, Any]:
+    """Of VisionTransformer and its distilled class (timm/models/vision_transformer.py, deit.py)."""
+    pool, has_final_norm, pre_norm = take("global_pool", "token"), take("final_norm", True), take("pre_norm", False)
+    has_fc_norm = take("fc_norm", None)
+    has_fc_norm = pool == "avg" if has_fc_norm is None else has_fc_norm
+    mlp = {None: "mlp", GATED: "swiglu_packed", "mlp.SwiGLU": "swiglu"}[take("mlp_layer", None)]
+    block, differential = BLOCKS[take("block_fn", None)]
+    bias = take("proj_bias", True)
+    return dict(
+        mlp_dim=hidden // 2 if mlp == "swiglu_packed" else hidden,
+        mlp=mlp,
         act=ACTIVATIONS[take("act_layer", None)],
-        norm_eps=NORM_EPS[take("norm_layer", None)],
+        block=block,
+        differential_attention=take("attn_layer", None) == "diff" or differential,
         qkv_bias=take("qkv_bias", True),
+        k_bias=True,
+        proj_bias=bias,
+        mlp_bias=bias,
         patch_bias=not pre_norm,
+        qk_norm=take("qk_norm", False),
+        attn_norm=take("scale_attn_norm", False),
+        mlp_norm=take("scale_mlp_norm", False),
+        embed_norm=take("embed_norm_layer", None) is not None,
         pre_norm=pre_norm,
+        final_norm=has_final_norm and not has_fc_norm,
+        fc_norm=has_final_norm and has_fc_norm,
         class_token=take("class_token", True),
         dist_token=entry["class"] == "VisionTransformerDistilled",
         reg_tokens=take("reg_tokens", 0),
         pos_embed="learned",
-        pos_embed_prefix=not take("no_embed_class", False),
-        final_norm=has_final_norm and not has_fc_norm,
-        fc_norm=has_final_norm and has_fc_norm,
+        pos_embed_prefix="none" if take("no_embed_class", False) else "all",
+        rope=None,
+        rel_pos_bias="none",
         global_pool=pool,
-        layer_scale_init=take("init_values", None),
+        pool_include_prefix=take("pool_include_prefix", False),
     )
-    unread = set(arguments) - IGNORED
-    if unread:
-        raise ValueError(f"{entry['name']}: this test doesn't read {sorted(unread)}")
-    return expected
+
+
+def eva_fields(entry: dict[str, Any], take: Callable[..., Any], dim: int, hidden: int) -> dict[str, Any]:
+    """Of Eva (timm/models/eva.py)."""
+    pool, pre_norm = take("global_pool", "avg"), take("use_pre_transformer_norm", False)
+    has_fc_norm = take("use_fc_norm", None)
+    has_fc_norm = pool == "avg" if has_fc_norm is None else has_fc_norm
+    has_final_norm = take("use_post_transformer_norm", None)
+    gated, mlp_norm, multiple = take("swiglu_mlp", False), take("scale_mlp", False), take("swiglu_align_to", 0)
+    split = gated and bool(mlp_norm or multiple)
+    heads = entry["kwargs"]["num_heads"]
+    kv_heads = take("num_kv_heads", None)
+    plain_heads = kv_heads is None or set(kv_heads) == {heads}
+    qkv_bias = take("qkv_bias", True)
+    learned = take("use_abs_pos_emb", True)
+    without_prefix = take("no_embed_class", False)
+    pool_heads, pool_ratio = take("attn_pool_num_heads", None), take("attn_pool_mlp_ratio", None)
+    return dict(
+        mlp_dim=hidden + (-hidden % multiple if multiple else 0),
+        mlp=("swiglu" if split else "swiglu_packed") if gated else "mlp",
+        act="silu" if gated else "gelu",
+        block="res_post" if take("use_post_norm", False) else "pre_norm",
+        num_kv_heads=None if plain_heads else tuple(kv_heads),
+        qkv_fused=take("qkv_fused", True),
+        qkv_bias=qkv_bias,
+        k_bias=take("attn_type", "eva") == "rope" or not qkv_bias,
+        patch_bias=not pre_norm,
+        qk_norm=take("qk_norm", False),
+        attn_norm=take("scale_attn_inner", False),
+        mlp_norm=mlp_norm,
+        pre_norm=pre_norm,
+        final_norm=not has_fc_norm if has_final_norm is None else has_final_norm,
+        fc_norm=has_fc_norm,
+        class_token=take("class_token", True),
+        reg_tokens=take("num_reg_tokens", 0),
+        pos_embed="learned" if learned else "none",
+        pos_embed_prefix="none" if without_prefix and learned else "all",
+        rope=eva_rope(take),
+        global_pool=pool,
+        pool_include_prefix=pool == "map",  # timm's Eva pools over all tokens
+        attn_pool_heads=pool_heads,
+        attn_pool_mlp_dim=None if pool_ratio is None else int(dim * pool_ratio),
+        attn_only_layer_scale=take("attn_only_layer_scale", False),
+    )
+
+
+def eva_rope(take: Callable[..., Any]) -> configs.Rope | None:
+    """Of Eva; what a kind of RoPE doesn't take is left out, as timm does."""
+    kind = ROPES[take("rope_type", "cat")]
+    values = dict(
+        temperature=float(take("rope_temperature", 10_000.0)),
+        offset=take("rope_grid_offset", 0.0),
+        indexing=take("rope_grid_indexing", "ij"),
+        reference_grid=take("ref_feat_shape", None),
+        rotate_half=take("rope_rotate_half", False),
+        rescale=take("rope_rescale_coords", None),
+    )
+    values["reference_grid"] = tuple(values["reference_grid"] or ()) or None
+    assert kind == "axial" or values["reference_grid"] is None
+    return configs.Rope(kind=kind, **values) if take("use_rot_pos_emb", False) else None
+
+
+def beit_fields(entry: dict[str, Any], take: Callable[..., Any], dim: int, hidden: int) -> dict[str, Any]:
+    """Of Beit (timm/models/beit.py)."""
+    return dict(
+        mlp_dim=hidden,
+        act="gelu",
+        block="pre_norm",
+        qkv_bias=True,
+        k_bias=False,
+        final_norm=False,
+        fc_norm=True,
+        global_pool="avg",
+        pos_embed="learned" if take("use_abs_pos_emb", True) else "none",
+        rel_pos_bias="block" if take("use_rel_pos_bias", False) else "none",
+    )
 
 
 def test_every_registered_model_is_counted():
@@ -119,4 +239,4 @@ def test_the_comparison_can_fail():
     config = configs.replace(at_the_size_of(entry), norm_eps=1e-6)
     assert config.norm_eps != fields(entry)["norm_eps"]
     with pytest.raises(ValueError, match="this test doesn't read"):
-        fields(entry | {"kwargs": entry["kwargs"] | {"rope": True}})
+        fields(entry | {"kwargs": entry["kwargs"] | {"rotary": True}})

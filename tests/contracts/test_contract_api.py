@@ -30,8 +30,8 @@ API: dict[str, dict[str, str]] = {
         "replace": "config, **overrides",
     },
     "parity.checkpoints": {
-        "convert": "src, dst, *, to, model",
-        "open_checkpoint": "path, *, model",
+        "convert": "src, dst, *, to, model, format, numerics, image_size, patch_size, num_classes",
+        "open_checkpoint": "path, *, model, format, numerics",
         "read": "path",
         "write": "path, config, tensors, *, name, source",
         "account": "expected, found, *, source",
@@ -39,11 +39,11 @@ API: dict[str, dict[str, str]] = {
     "vit_jax.models": {"create_model": "name, *, rngs, execution, **overrides"},
     "vit_torch.models": {"create_model": "name, *, device, execution, **overrides"},
     "vit_jax.checkpoint": {
-        "load": "path, *, mesh, dtype, image_size, num_classes, execution",
+        "load": "path, *, mesh, dtype, image_size, patch_size, num_classes, execution",
         "save": "model, path, *, name",
     },
     "vit_torch.checkpoint": {
-        "load": "path, *, device, dtype, image_size, num_classes, execution",
+        "load": "path, *, device, dtype, image_size, patch_size, num_classes, execution",
         "save": "model, path, *, name",
     },
     "vit_jax.state": {

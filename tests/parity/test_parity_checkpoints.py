@@ -142,7 +142,7 @@ def test_a_crash_while_saving_keeps_the_old_checkpoint(saved, monkeypatch, side,
 
     with monkeypatch.context() as patch:
         if when == "writing tensors":
-            patch.setattr("parity.checkpoints.tensors.save_file", _raise_after_half(CrashError))
+            patch.setattr("parity.checkpoints.files.write_tensors", _raise_after_half(CrashError))
         else:
             rename = Path.rename
             # The old directory has just been moved away when the new one fails to take its place.
@@ -164,11 +164,11 @@ def _fail(error):
 
 
 def _raise_after_half(error):
-    def save_file(tensors, path, metadata):
-        Path(path).write_bytes(b"half of a file")
+    def write_tensors(directory, tensors, *, progress):
+        (directory / WEIGHTS).write_bytes(b"half of a file")
         raise error
 
-    return save_file
+    return write_tensors
 
 
 @pytest.mark.parametrize("kind", ["file", "directory"])

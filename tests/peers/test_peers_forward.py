@@ -1,114 +1,85 @@
 """Both twins against timm's own forward pass with the same random parameters, in float64.
 
-Twins can share a mistake; timm is an implementation that we didn't write. Widths, heads, patches and options are those
-of the registered model, the depth is 2 and the grid small and not square. Models that differ in nothing that a forward
-pass sees share our outputs, and each is held against its own timm model.
+Twins can share a mistake; timm is an implementation that we didn't write. Every architecture of timm's four modules of
+flat ViTs is here: those that differ in size alone share our outputs, and each is held against its own timm model.
 """
 
 from __future__ import annotations
 
-import jax
-import numpy as np
 import pytest
-import timm
 import torch
-from flax import nnx
 
-import vit_jax
-import vit_torch
 from parity import configs
 from parity.checkpoints import parameter_shapes
+from parity.checks import coverage, timm_peer
+from parity.checks.forward import run_flax, run_torch
 from parity.checks.parameters import random_images, random_parameters
-from parity.checks.reduced import distinct
 from parity.compare import compare
-from parity.configs import Config
-from parity.tolerances import FORWARD
+from parity.configs import Execution
+from parity.tolerances import PEERS
 
-LIMIT = FORWARD["float64"].limit
-GROUPS = distinct(sorted(set(configs.names()) & set(timm.list_models())), depth=2)
-
-Outputs = dict[str, np.ndarray]
+GROUPS = coverage.option_sets()
 
 
-def run_flax(config: Config, tensors: Outputs, images: np.ndarray) -> Outputs:
-    with jax.enable_x64(True):
-        model = nnx.eval_shape(lambda: vit_jax.create_model(config, rngs=nnx.Rngs(0)))
-        vit_jax.state.load_state_dict(model, tensors)
-        graphdef, state = nnx.split(model)
-
-        def run(state: nnx.State, images: jax.Array) -> list[jax.Array]:
-            model = nnx.merge(graphdef, state)
-            return [*model.forward_intermediates(images), model.forward_features(images), model(images)]
-
-        return named([np.asarray(output) for output in jax.jit(run)(state, images)])
-
-
-def run_torch(config: Config, tensors: Outputs, images: np.ndarray) -> Outputs:
-    model = vit_torch.create_model(config, device="meta").eval()
-    vit_torch.state.load_state_dict(model, tensors)
-    pixels = torch.from_numpy(images.transpose(0, 3, 1, 2))
-    with torch.inference_mode():
-        outputs = [*model.forward_intermediates(pixels), model.forward_features(pixels), model(pixels)]
-    return named([output.numpy() for output in outputs])
-
-
-def run_peer(peer: torch.nn.Module, images: np.ndarray) -> Outputs:
-    blocks: list[torch.Tensor] = []
-    for block in peer.blocks:
-        block.register_forward_hook(lambda module, inputs, output: blocks.append(output))
-    pixels = torch.from_numpy(images.transpose(0, 3, 1, 2))
-    with torch.inference_mode():
-        features = peer.forward_features(pixels)
-        logits = peer.forward_head(features)
-    return named([output.numpy() for output in (*blocks, features, logits)])
-
-
-def named(outputs: list[np.ndarray]) -> Outputs:
-    blocks = [f"blocks.{i}" for i in range(len(outputs) - 2)]
-    return dict(zip([*blocks, "forward_features", "logits"], outputs, strict=True))
+def test_every_architecture_is_in_a_group():
+    assert sorted(name for names in GROUPS.values() for name in names) == sorted(
+        {entry.partition(".")[0] for entry in timm_peer.entries()}
+    )
 
 
 @pytest.mark.parametrize("config", GROUPS, ids=[names[0] for names in GROUPS.values()])
-def test_forward(config, make_peer):
-    tensors = random_parameters(parameter_shapes(config))
-    images = random_images(config, batch_size=2)
-    ours = {"flax": run_flax(config, tensors, images), "torch": run_torch(config, tensors, images)}
-    for name in GROUPS[config]:
-        peer = make_peer(name, tensors, depth=config.depth, img_size=config.image_size, num_classes=config.num_classes)
-        expected = run_peer(peer, images)
-        for side, outputs in ours.items():
-            comparison = compare(outputs, expected)
-            assert comparison.ok(LIMIT), (name, side, comparison.worst)
+def test_forward(config):
+    found = coverage.check_options(config, GROUPS[config])
+    assert max(found.torch, found.flax) <= PEERS.limit, found
 
 
 @pytest.mark.parametrize(
-    "change", [{"norm_eps": 2e-6}, {"act": "gelu_tanh"}, {"pos_embed_prefix": False}, {"qkv_bias": False}]
+    ("name", "change"),
+    [
+        ("vit_tiny_patch16_224", {"norm_eps": 2e-6}),
+        ("vit_tiny_patch16_224", {"act": "gelu_tanh"}),
+        ("vit_tiny_patch16_224", {"pos_embed_prefix": "none"}),
+        ("vit_tiny_patch16_224", {"qkv_bias": False}),
+        ("vit_base_patch16_rpn_224", {"block": "pre_norm"}),
+        ("vit_base_patch16_dinov3", {"rope": configs.Rope(kind="centered", temperature=100.0)}),
+        ("vit_base_patch16_rope_224", {"rope": configs.Rope(temperature=100.0)}),
+        ("vit_pe_core_base_patch16_224", {"pool_include_prefix": False}),
+        ("beit_base_patch16_224", {"rel_pos_bias": "none"}),
+    ],
 )
-def test_the_comparison_can_fail(change, make_peer):
+def test_the_comparison_can_fail(name, change):
     """Our config with one numeric or option wrong, and timm's model as it is."""
-    name = "vit_tiny_patch16_224"
     config = next(config for config, names in GROUPS.items() if name in names)
     tensors = random_parameters(parameter_shapes(config))
     images = random_images(config, batch_size=2)
-    peer = make_peer(name, tensors, depth=config.depth, img_size=config.image_size, num_classes=config.num_classes)
-    expected = run_peer(peer, images)
+    with timm_peer.float64_rope():
+        expected = timm_peer.run(timm_peer.reduced_model(name, config, tensors), images)
     changed = configs.replace(config, **change)
     if parameter_shapes(changed) == parameter_shapes(config):
-        assert not compare(run_torch(changed, tensors, images), expected).ok(LIMIT)
+        for outputs in (
+            run_torch(changed, tensors, images, Execution(), None)[0],
+            run_flax(changed, tensors, images, Execution())[0],
+        ):
+            shared = {place: outputs[place] for place in expected}
+            assert compare(shared, expected).worst.relative_l2 > 1e3 * PEERS.limit
     else:
         with pytest.raises(ValueError, match="expected tensors don't fit"):
-            run_torch(changed, tensors, images)
+            run_torch(changed, tensors, images, Execution(), None)
 
 
-def test_the_logits_of_a_distilled_model_are_the_mean_of_its_heads(make_peer):
-    config = configs.get("deit_tiny_distilled_patch16_224", depth=1)
+def test_the_logits_of_a_distilled_model_are_the_mean_of_its_heads():
+    name = "deit_tiny_distilled_patch16_224"
+    config = next(config for config, names in GROUPS.items() if name in names)
     tensors = random_parameters(parameter_shapes(config))
-    peer = make_peer("deit_tiny_distilled_patch16_224", tensors, depth=1)
     images = random_images(config, batch_size=1)
+    peer = timm_peer.reduced_model(name, config, tensors)
     peer.distilled_training = True
     peer.train()
     with torch.no_grad():
         heads = peer(torch.from_numpy(images.transpose(0, 3, 1, 2)))
     expected = {"logits": ((heads[0] + heads[1]) / 2).numpy()}
-    for run in (run_flax, run_torch):
-        assert compare({"logits": run(config, tensors, images)["logits"]}, expected).ok(LIMIT)
+    for outputs in (
+        run_torch(config, tensors, images, Execution(), None)[0],
+        run_flax(config, tensors, images, Execution())[0],
+    ):
+        assert compare({"logits": outputs["logits"]}, expected).ok(PEERS.limit)

@@ -46,7 +46,7 @@ def test_intermediates_by_index(make_model, make_images):
 
 @pytest.mark.parametrize("shape", [(2, 3, 40, 24), (2, 1, 24, 40), (2, 24, 40, 3), (3, 24, 40)])
 def test_images_of_another_shape_are_refused(shape, make_model):
-    with pytest.raises(ValueError, match=r"images: got shape .*, expected \(batch, \*\(3, 24, 40\)\) \(NCHW\)"):
+    with pytest.raises(ValueError, match=r"images: got shape .*, expected \(batch, 3, \*\(24, 40\)\) \(NCHW\)"):
         make_model()(torch.zeros(shape))
 
 

@@ -6,10 +6,14 @@ One-sided: in `vit_torch` every parameter is canonical already.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import einops
 import numpy as np
+
+# Reads the part of a canonical tensor at a slice for each of its first axes.
+ReadPart = Callable[[tuple[slice, ...]], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,32 @@ class Leaf:
         """The inverse of `to_canonical`, for a parameter of that shape."""
         source, target = self.layout.split(" -> ")
         return einops.rearrange(value, f"{target} -> {source}").reshape(shape)
+
+    def read_part(self, read: ReadPart, shape: tuple[int, ...], index: tuple[slice, ...]) -> np.ndarray:
+        """A part of a parameter, for which only its own numbers are read.
+
+        Args:
+            read: Gives the part of the canonical tensor at a slice for each of its axes.
+            shape: Of the parameter.
+            index: A slice for each axis of the parameter.
+        """
+        source, target = (side.split() for side in self.layout.split(" -> "))
+        kept = max(len(source) - 1, 0)
+        # Where the part lies on the canonical axis that the last axes are merged to, as runs of neighbours: a few heads
+        # of (3, heads, head_dim) are three of them.
+        positions = np.arange(math.prod(shape[kept:])).reshape(shape[kept:])[index[kept:]]
+        flat = positions.ravel()
+        runs = np.split(flat, np.flatnonzero(np.diff(flat) != 1) + 1) if flat.size else []
+        if not source or not runs:
+            return self.from_canonical(read(()), shape)[index]
+        ranges = dict(zip(source, index[:kept], strict=False))
+        parts = []
+        for run in runs:
+            ranges[source[-1]] = slice(int(run[0]), int(run[-1]) + 1)
+            parts.append(read(tuple(ranges[axis] for axis in target)))
+        part = np.concatenate(parts, axis=target.index(source[-1])) if len(parts) > 1 else parts[0]
+        part = einops.rearrange(part, f"{' '.join(target)} -> {' '.join(source)}")
+        return part.reshape(*part.shape[:kept], *positions.shape)
 
     def canonical_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the parameter in the canonical layout."""

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 from parity.configs import VitConfig
 
 from .linear import Conv
+from .norm import make_norm
 
 
 class PatchEmbed(nnx.Module):
@@ -19,7 +20,7 @@ class PatchEmbed(nnx.Module):
     """
 
     def __init__(self, config: VitConfig, *, rngs: nnx.Rngs):
-        self.image_shape = (*config.image_size, config.in_chans)
+        self.config = config
         self.proj = Conv(
             config.in_chans,
             config.embed_dim,
@@ -29,6 +30,7 @@ class PatchEmbed(nnx.Module):
             axes=(None, None, None, "embed"),
             rngs=rngs,
         )
+        self.norm = make_norm(config, config.embed_dim, rngs=rngs) if config.embed_norm else None
 
     def __call__(self, images: Float[Array, "b h w c"]) -> Float[Array, "b n d"]:
         """Tokens of the patches, row by row, in the precision of the weights.
@@ -36,7 +38,28 @@ class PatchEmbed(nnx.Module):
         Raises:
             ValueError: The images don't have the size or the channels of the config.
         """
-        if images.shape[1:] != self.image_shape:
-            raise ValueError(f"images: got shape {images.shape}, expected (batch, *{self.image_shape}) (NHWC)")
+        self.grid_size(images)
         x = self.proj(images.astype(self.proj.kernel[...].dtype))
-        return x.reshape(x.shape[0], -1, x.shape[-1])
+        x = x.reshape(x.shape[0], -1, x.shape[-1])
+        return x if self.norm is None else self.norm(x)
+
+    def grid_size(self, images: Float[Array, "b h w c"]) -> tuple[int, int]:
+        """Patches down and across.
+
+        Raises:
+            ValueError: The images don't have the size or the channels of the config.
+        """
+        config = self.config
+        patch_height, patch_width = config.patch_size
+        height, width, channels = images.shape[1:] if images.ndim == 4 else (0, 0, 0)
+        fits = channels == config.in_chans and height >= patch_height and width >= patch_width
+        if not config.dynamic_image_size:
+            fits = fits and (height, width) == config.image_size
+        elif not config.drop_partial_patches:
+            fits = fits and height % patch_height == 0 and width % patch_width == 0
+        if not fits:
+            sides = ("height", "width") if config.dynamic_image_size else config.image_size
+            multiples = f", multiples of {config.patch_size}" if config.dynamic_image_size else ""
+            expected = f"(batch, *{sides}, {config.in_chans}) (NHWC){multiples}"
+            raise ValueError(f"images: got shape {tuple(images.shape)}, expected {expected}")
+        return height // patch_height, width // patch_width

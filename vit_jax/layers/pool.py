@@ -12,7 +12,7 @@ from parity.configs import Execution, VitConfig
 from .attention import dot_product_attention
 from .linear import Linear
 from .mlp import Mlp
-from .norm import LayerNorm
+from .norm import make_norm
 
 
 class AttentionPool(nnx.Module):
@@ -26,14 +26,15 @@ class AttentionPool(nnx.Module):
     """
 
     def __init__(self, config: VitConfig, *, rngs: nnx.Rngs):
-        dim, num_heads, head_dim = config.embed_dim, config.num_heads, config.head_dim
+        dim, num_heads = config.embed_dim, config.attn_pool_heads or config.num_heads
+        head_dim = dim // num_heads
         self.scale = head_dim**-0.5
         self.latent = nnx.Param(jax.random.normal(rngs.params(), (1, 1, dim), jnp.float32) * dim**-0.5)
         self.q = Linear(dim, (num_heads, head_dim), axes=("embed", "heads", None), rngs=rngs)
         self.kv = Linear(dim, (2, num_heads, head_dim), axes=("embed", None, "heads", None), rngs=rngs)
         self.proj = Linear(dim, dim, axes=("heads", "embed"), rngs=rngs)
-        self.norm = LayerNorm(dim, eps=config.norm_eps, rngs=rngs)
-        self.mlp = Mlp(dim, config.mlp_dim, act=config.act, rngs=rngs)
+        self.norm = make_norm(config, dim, rngs=rngs)
+        self.mlp = Mlp(dim, config.attn_pool_mlp_dim or config.mlp_dim, act=config.act, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b n d"], *, execution: Execution = Execution()) -> Float[Array, "b d"]:
         """Pools the tokens of each image."""
@@ -44,3 +45,20 @@ class AttentionPool(nnx.Module):
         x = self.proj(x.reshape(*x.shape[:2], -1))
         x = x + self.mlp(self.norm(x))
         return x[:, 0]
+
+
+class PreLogits(nnx.Module):
+    """A linear layer and tanh between pooling and head (Dosovitskiy et al. 2020, arXiv:2010.11929, section 3.1).
+
+    Args:
+        dim: Width of the pooled features.
+        out_dim: Width of the result.
+        rngs: Source of the initial values.
+    """
+
+    def __init__(self, dim: int, out_dim: int, *, rngs: nnx.Rngs):
+        self.fc = Linear(dim, out_dim, axes=("embed", None), rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b d"]) -> Float[Array, "b e"]:
+        """Transforms the pooled features."""
+        return jnp.tanh(self.fc(x))

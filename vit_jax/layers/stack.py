@@ -18,6 +18,7 @@ from parity.configs import Execution
 
 from .. import random
 from ..sharding import constrain_batch
+from .rope import Rotation
 
 Tokens = Float[Array, "b n d"]
 
@@ -26,6 +27,8 @@ def run_blocks(
     blocks: Sequence[nnx.Module],
     x: Tokens,
     *,
+    rotation: Rotation | list[Rotation] | None = None,
+    bias: Float[Array, "nh n n"] | None = None,
     drop_path_rates: Sequence[float],
     key: random.Key | None = None,
     execution: Execution = Execution(),
@@ -34,8 +37,10 @@ def run_blocks(
     """Applies the blocks in order.
 
     Args:
-        blocks: Modules called as `block(x, drop_path_rate=, key=, execution=)`.
+        blocks: Modules called as `block(x, rotation=, bias=, drop_path_rate=, key=, execution=)`.
         x: Tokens.
+        rotation: Of query and key: one for all blocks, or one for each.
+        bias: Of attention, for all blocks.
         drop_path_rates: One for each block.
         key: Of the random masks; None for none.
         execution: Whether to scan and what to recompute in the backward pass.
@@ -48,11 +53,13 @@ def run_blocks(
     # Not of a fixed type: in a float64 model a rate rounded to float32 would be 1e-8 away from the twin's.
     rates = jnp.asarray(drop_path_rates, float) if any(drop_path_rates) else [None] * len(blocks)
     outputs: list[Tokens] = []
-    parts = [(*nnx.split(block), *rest) for block, *rest in zip(blocks, keys, rates, strict=True)]
+    own = rotation if isinstance(rotation, list) else [None] * len(blocks)
+    shared = {"rotation": None if isinstance(rotation, list) else rotation, "bias": bias}
+    parts = [(*nnx.split(block), *rest) for block, *rest in zip(blocks, keys, rates, own, strict=True)]
     for _, group in itertools.groupby(parts, key=_kind if execution.scan else id):
         graphdefs, *inputs = zip(*group, strict=True)
         members = list(zip(*inputs, strict=True))
-        run = _body(graphdefs[0], execution, collect=collect, scanned=len(members) > 1)
+        run = _body(graphdefs[0], shared, execution, collect=collect, scanned=len(members) > 1)
         if len(members) > 1:
             x, stacked = jax.lax.scan(run, x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *members))
             outputs += list(stacked) if collect else []
@@ -68,14 +75,17 @@ def _kind(part: Any) -> Any:
     return graphdef, [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(state)]
 
 
-def _body(graphdef: nnx.GraphDef, execution: Execution, *, collect: bool, scanned: bool) -> Callable:
-    """One block as a function of its tokens and of its parameters, key and drop-path rate."""
+def _body(
+    graphdef: nnx.GraphDef, shared: dict[str, Any], execution: Execution, *, collect: bool, scanned: bool
+) -> Callable:
+    """One block as a function of its tokens and of its parameters, key, drop-path rate and rotation."""
 
     def run(x: Tokens, inputs: Any) -> tuple[Tokens, Tokens | None]:
-        state, key, rate = inputs
+        state, key, rate, rotation = inputs
         # Without this the compiler loses the batch sharding inside a scan, and every device computes the whole batch.
         x = constrain_batch(x)
-        x = nnx.merge(graphdef, state)(x, drop_path_rate=rate, key=key, execution=execution)
+        given = shared if rotation is None else shared | {"rotation": rotation}
+        x = nnx.merge(graphdef, state)(x, **given, drop_path_rate=rate, key=key, execution=execution)
         x = constrain_batch(x)
         return x, x if collect else None
 

@@ -16,15 +16,17 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from parity.configs import Execution, VitConfig
-from parity.configs.sincos import sincos2d
 
 from .. import random
-from ..layers.block import Block
+from ..layers.block import BLOCKS
 from ..layers.drop import dropout
 from ..layers.linear import Linear
-from ..layers.norm import LayerNorm
+from ..layers.norm import make_norm
 from ..layers.patch_embed import PatchEmbed
-from ..layers.pool import AttentionPool
+from ..layers.pool import AttentionPool, PreLogits
+from ..layers.pos_embed import add_positions, fixed_positions, learned_positions
+from ..layers.rel_pos import RelativePositionBias
+from ..layers.rope import RotaryEmbedding
 from ..layers.stack import run_blocks
 
 Tokens = Float[Array, "b n d"]
@@ -42,7 +44,7 @@ class VisionTransformer(nnx.Module):
     def __init__(self, config: VitConfig, *, execution: Execution = Execution(), rngs: nnx.Rngs):
         self.config = config
         self.execution = execution
-        dim, eps = config.embed_dim, config.norm_eps
+        dim = config.embed_dim
 
         def token(num: int, std: float) -> nnx.Param | None:
             return nnx.Param(jax.random.normal(rngs.params(), (1, num, dim), jnp.float32) * std) if num else None
@@ -51,17 +53,24 @@ class VisionTransformer(nnx.Module):
         self.cls_token = token(config.class_token, std=1e-6)
         self.dist_token = token(config.dist_token, std=1e-6)
         self.reg_token = token(config.reg_tokens, std=1e-6)
-        positions = config.num_patches + (config.num_prefix_tokens if config.pos_embed_prefix else 0)
+        positions = config.num_patches + config.num_pos_embed_prefix
         self.pos_embed = token(positions if config.pos_embed == "learned" else 0, std=0.02)
-        self.norm_pre = LayerNorm(dim, eps=eps, rngs=rngs) if config.pre_norm else None
-        self.blocks = nnx.List([Block(config, rngs=rngs) for _ in range(config.depth)])
-        self.norm = LayerNorm(dim, eps=eps, rngs=rngs) if config.final_norm else None
+        self.rope = RotaryEmbedding(config, rngs=rngs) if config.rope else None
+        self.rel_pos_bias = RelativePositionBias(config) if config.rel_pos_bias == "shared" else None
+        self.norm_pre = make_norm(config, dim, rngs=rngs) if config.pre_norm else None
+        block = BLOCKS[config.block]
+        self.blocks = nnx.List([block(config, i, rngs=rngs) for i in range(config.depth)])
+        self.norm = make_norm(config, dim, rngs=rngs) if config.final_norm else None
         self.attn_pool = AttentionPool(config, rngs=rngs) if config.global_pool == "map" else None
-        self.fc_norm = LayerNorm(dim, eps=eps, rngs=rngs) if config.fc_norm else None
-        axes = ("embed", "classes")
-        self.head = Linear(dim, config.num_classes, axes=axes, rngs=rngs) if config.num_classes else None
-        has_dist_head = config.dist_token and config.num_classes
-        self.head_dist = Linear(dim, config.num_classes, axes=axes, rngs=rngs) if has_dist_head else None
+        self.fc_norm = make_norm(config, dim, rngs=rngs) if config.fc_norm else None
+        self.pre_logits = PreLogits(dim, config.pre_logits_dim, rngs=rngs) if config.pre_logits_dim else None
+
+        def head(present: bool) -> Linear | None:
+            inputs, options = config.pre_logits_dim or dim, dict(bias=config.head_bias, axes=("embed", "classes"))
+            return Linear(inputs, config.num_classes, **options, rngs=rngs) if present and config.num_classes else None
+
+        self.head = head(True)
+        self.head_dist = head(config.dist_token)
 
     def __call__(self, images: Float[Array, "b h w c"], *, key: random.Key | None = None) -> Float[Array, "b classes"]:
         """Logits; pooled features (b, d) where the config has no classes.
@@ -107,45 +116,48 @@ class VisionTransformer(nnx.Module):
             return (self.head(x[:, 0]) + self.head_dist(x[:, 1])) / 2
         x = self._pool(x)
         x = x if self.fc_norm is None else self.fc_norm(x)
+        x = x if self.pre_logits is None else self.pre_logits(x)
         return x if self.head is None else self.head(x)
 
     def _run(
         self, images: Float[Array, "b h w c"], *, key: random.Key | None = None, collect: bool = False
     ) -> tuple[Tokens, list[Tokens]]:
-        key_embed, key_blocks = random.split(key, 2)
-        x = self._embed(self.patch_embed(images))
+        key_embed, key_blocks, key_rope = random.split(key, 3)
+        grid_size = self.patch_embed.grid_size(images)
+        x = self._embed(self.patch_embed(images), grid_size)
         x = dropout(x, self.config.drop_rate, key_embed)
         x = x if self.norm_pre is None else self.norm_pre(x)
+        rotation = None if self.rope is None else self.rope(grid_size, dtype=x.dtype, key=key_rope)
         return run_blocks(
             self.blocks,
             x,
+            rotation=rotation,
+            bias=None if self.rel_pos_bias is None else self.rel_pos_bias(),
             drop_path_rates=self.config.drop_path_rates,
             key=key_blocks,
             execution=self.execution,
             collect=collect,
         )
 
-    def _embed(self, x: Float[Array, "b patches d"]) -> Tokens:
-        """Puts the prefix tokens in front and adds the positions, before or after."""
+    def _embed(self, x: Float[Array, "b patches d"], grid_size: tuple[int, int]) -> Tokens:
+        """Puts the prefix tokens in front and adds the positions."""
         config = self.config
         tokens = [token[...] for token in (self.cls_token, self.dist_token, self.reg_token) if token is not None]
         prefix = [jnp.broadcast_to(token, (x.shape[0], *token.shape[1:])) for token in tokens]
-        if self.pos_embed is not None and config.pos_embed_prefix:
-            return jnp.concatenate([*prefix, x], axis=1) + self.pos_embed[...]
+        x = jnp.concatenate([*prefix, x], axis=1)
         if self.pos_embed is not None:
-            x = x + self.pos_embed[...]
-        elif config.pos_embed != "none":
-            big_vision = config.pos_embed == "sincos2d_big_vision"
-            table = sincos2d(config.grid_size, config.embed_dim, big_vision=big_vision)
-            x = x + jnp.asarray(table, dtype=x.dtype)
-        return jnp.concatenate([*prefix, x], axis=1)
+            return add_positions(x, learned_positions(self.pos_embed[...], config, grid_size), config)
+        if config.pos_embed == "none":
+            return x
+        return add_positions(x, fixed_positions(config, grid_size, x.dtype), config)
 
     def _pool(self, x: Tokens) -> Float[Array, "..."]:
         config = self.config
+        pooled = x if config.pool_include_prefix else x[:, config.num_prefix_tokens :]
         if config.global_pool == "token":
             return x[:, 0]
         if config.global_pool == "avg":
-            return x[:, config.num_prefix_tokens :].mean(axis=1)
+            return pooled.mean(axis=1)
         if self.attn_pool is not None:
-            return self.attn_pool(x[:, config.num_prefix_tokens :], execution=self.execution)
+            return self.attn_pool(pooled, execution=self.execution)
         return x

@@ -1,17 +1,34 @@
-"""The pre-norm Transformer block. Twin: `vit_jax/layers/block.py`."""
+"""Transformer blocks. Twin: `vit_jax/layers/block.py`.
+
+Every block is called as `block(x, rotation=, bias=, drop_path_rate=, key=, execution=)`. The drop-path rate is an
+argument, so that blocks that differ in nothing else can be scanned.
+"""
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from parity.configs import Execution, VitConfig
 
 from .. import random
-from .attention import Attention
-from .drop import drop_path
-from .mlp import MLPS
-from .norm import LayerNorm, LayerScale
+from .act import ACTIVATIONS
+from .attention import Attention, AttentionCore
+from .drop import drop_path, dropout
+from .linear import Linear
+from .mlp import make_mlp
+from .norm import LayerScale, make_norm
+from .rope import Rotation
+
+Tokens = Float[Tensor, "b n d"]
+Bias = Float[Tensor, "nh n n"]
+Rate = float | Float[Tensor, ""]
+
+
+def make_scale(config: VitConfig) -> LayerScale | None:
+    """The LayerScale of a branch, where a config has one."""
+    return None if config.layer_scale_init is None else LayerScale(config.embed_dim, init=config.layer_scale_init)
 
 
 class Block(nn.Module):
@@ -19,37 +36,190 @@ class Block(nn.Module):
 
     Args:
         config: Of the model that the block is part of.
+        index: Of the block.
     """
 
-    def __init__(self, config: VitConfig):
+    def __init__(self, config: VitConfig, index: int):
         super().__init__()
-        dim, eps, scale_init = config.embed_dim, config.norm_eps, config.layer_scale_init
-        self.norm1 = LayerNorm(dim, eps=eps)
-        self.attn = Attention(
-            dim,
-            num_heads=config.num_heads,
-            qkv_bias=config.qkv_bias,
-            drop_rate=config.drop_rate,
-            attn_drop_rate=config.attn_drop_rate,
-        )
-        self.ls1 = None if scale_init is None else LayerScale(dim, init=scale_init)
-        self.norm2 = LayerNorm(dim, eps=eps)
-        self.mlp = MLPS[config.mlp](dim, config.mlp_dim, act=config.act, drop_rate=config.drop_rate)
-        self.ls2 = None if scale_init is None else LayerScale(dim, init=scale_init)
+        self.norm1 = make_norm(config, config.embed_dim)
+        self.attn = Attention(config, index)
+        self.ls1 = make_scale(config)
+        self.norm2 = make_norm(config, config.embed_dim)
+        self.mlp = make_mlp(config)
+        self.ls2 = None if config.attn_only_layer_scale else make_scale(config)
 
     def forward(
         self,
-        x: Float[Tensor, "b n d"],
+        x: Tokens,
         *,
-        drop_path_rate: float | None = None,
+        rotation: Rotation | None = None,
+        bias: Bias | None = None,
+        drop_path_rate: Rate | None = None,
         key: random.Key | None = None,
         execution: Execution = Execution(),
-    ) -> Float[Tensor, "b n d"]:
+    ) -> Tokens:
         """Transforms the tokens."""
         key_attn, key_mlp, key_path1, key_path2 = random.split(key, 4)
-        y = self.attn(self.norm1(x), key=key_attn, execution=execution)
+        y = self.attn(self.norm1(x), rotation=rotation, bias=bias, key=key_attn, execution=execution)
         y = y if self.ls1 is None else self.ls1(y)
         x = x + drop_path(y, drop_path_rate, key_path1)
         y = self.mlp(self.norm2(x), key=key_mlp)
         y = y if self.ls2 is None else self.ls2(y)
         return x + drop_path(y, drop_path_rate, key_path2)
+
+
+class ResPostBlock(Block):
+    """x + norm(attention(x)), then x + norm(mlp(x)): norms after the branches (Liu et al. 2021, arXiv:2111.09883)."""
+
+    def forward(
+        self,
+        x: Tokens,
+        *,
+        rotation: Rotation | None = None,
+        bias: Bias | None = None,
+        drop_path_rate: Rate | None = None,
+        key: random.Key | None = None,
+        execution: Execution = Execution(),
+    ) -> Tokens:
+        """Transforms the tokens."""
+        key_attn, key_mlp, key_path1, key_path2 = random.split(key, 4)
+        y = self.norm1(self.attn(x, rotation=rotation, bias=bias, key=key_attn, execution=execution))
+        x = x + drop_path(y, drop_path_rate, key_path1)
+        y = self.norm2(self.mlp(x, key=key_mlp))
+        return x + drop_path(y, drop_path_rate, key_path2)
+
+
+class AttentionBranch(nn.Module):
+    """Norm, attention and LayerScale.
+
+    Args:
+        config: Of the model that the branch is part of.
+        index: Of the block.
+    """
+
+    def __init__(self, config: VitConfig, index: int):
+        super().__init__()
+        self.norm = make_norm(config, config.embed_dim)
+        self.attn = Attention(config, index)
+        self.ls = make_scale(config)
+
+    def forward(self, x: Tokens, *, key: random.Key | None = None, execution: Execution = Execution()) -> Tokens:
+        """What the branch adds to the tokens."""
+        x = self.attn(self.norm(x), key=key, execution=execution)
+        return x if self.ls is None else self.ls(x)
+
+
+class MlpBranch(nn.Module):
+    """Norm, MLP and LayerScale.
+
+    Args:
+        config: Of the model that the branch is part of.
+    """
+
+    def __init__(self, config: VitConfig):
+        super().__init__()
+        self.norm = make_norm(config, config.embed_dim)
+        self.mlp = make_mlp(config)
+        self.ls = make_scale(config)
+
+    def forward(self, x: Tokens, *, key: random.Key | None = None) -> Tokens:
+        """What the branch adds to the tokens."""
+        x = self.mlp(self.norm(x), key=key)
+        return x if self.ls is None else self.ls(x)
+
+
+class ParallelThingsBlock(nn.Module):
+    """Two attentions side by side, then two MLPs side by side (Touvron et al. 2022, arXiv:2203.09795, section 3).
+
+    Args:
+        config: Of the model that the block is part of.
+        index: Of the block.
+    """
+
+    def __init__(self, config: VitConfig, index: int):
+        super().__init__()
+        self.attns = nn.ModuleList([AttentionBranch(config, index) for _ in range(2)])
+        self.ffns = nn.ModuleList([MlpBranch(config) for _ in range(2)])
+
+    def forward(
+        self,
+        x: Tokens,
+        *,
+        rotation: Rotation | None = None,
+        bias: Bias | None = None,
+        drop_path_rate: Rate | None = None,
+        key: random.Key | None = None,
+        execution: Execution = Execution(),
+    ) -> Tokens:
+        """Transforms the tokens; without rotation and bias, which its configs don't have."""
+        keys = random.split(key, 8)
+        first, second = (
+            drop_path(attn(x, key=keys[i], execution=execution), drop_path_rate, keys[i + 2])
+            for i, attn in enumerate(self.attns)
+        )
+        x = x + (first + second)
+        first, second = (
+            drop_path(ffn(x, key=keys[i + 4]), drop_path_rate, keys[i + 6]) for i, ffn in enumerate(self.ffns)
+        )
+        return x + (first + second)
+
+
+class ParallelScalingBlock(AttentionCore):
+    """Attention and MLP side by side, from one projection of one norm (Dehghani et al. 2023, arXiv:2302.05442, eq. 1).
+
+    With differential attention the output is one projection of both, too.
+
+    Args:
+        config: Of the model that the block is part of.
+        index: Of the block.
+    """
+
+    def __init__(self, config: VitConfig, index: int):
+        super().__init__(config, index)
+        dim, hidden, bias = config.embed_dim, config.mlp_dim, config.proj_bias
+        self.hidden, self.num_heads = hidden, config.num_heads
+        self.act = config.act
+        self.drop_rate = config.drop_rate
+        self.in_norm = make_norm(config, dim)
+        # Its parts differ in how a mesh would split them, so it stays whole.
+        self.in_proj = Linear(dim, hidden + 3 * dim, bias=config.qkv_bias)
+        self.mlp_bias = None if config.qkv_bias else nn.Parameter(torch.zeros(hidden))
+        if self.differential:
+            self.out_proj = Linear(dim + hidden, dim, bias=bias)
+        else:
+            self.attn_out_proj = Linear(dim, dim, bias=bias)
+            self.mlp_out_proj = Linear(hidden, dim, bias=bias)
+        self.ls = make_scale(config)
+
+    def forward(
+        self,
+        x: Tokens,
+        *,
+        rotation: Rotation | None = None,
+        bias: Bias | None = None,
+        drop_path_rate: Rate | None = None,
+        key: random.Key | None = None,
+        execution: Execution = Execution(),
+    ) -> Tokens:
+        """Transforms the tokens; without rotation and bias, which its configs don't have."""
+        key_attn, key_mlp, key_path = random.split(key, 3)
+        y = self.in_proj(self.in_norm(x))
+        hidden, y = y[..., : self.hidden], y[..., self.hidden :]
+        hidden = hidden if self.mlp_bias is None else hidden + self.mlp_bias
+        hidden = dropout(ACTIVATIONS[self.act](hidden), self.drop_rate, key_mlp)
+        qkv = y.reshape(*y.shape[:2], 3, self.num_heads, -1)
+        y = self.attend(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], key=key_attn, execution=execution)
+        if self.differential:
+            y = self.out_proj(torch.cat([y, hidden], dim=-1))
+        else:
+            y = self.attn_out_proj(y) + self.mlp_out_proj(hidden)
+        y = y if self.ls is None else self.ls(y)
+        return x + drop_path(y, drop_path_rate, key_path)
+
+
+BLOCKS = {
+    "pre_norm": Block,
+    "res_post": ResPostBlock,
+    "parallel_things": ParallelThingsBlock,
+    "parallel_scaling": ParallelScalingBlock,
+}

@@ -5,10 +5,13 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from parity.configs import VitConfig
+
 from .. import random
 from .act import ACTIVATIONS
 from .drop import dropout
 from .linear import Linear
+from .norm import make_norm
 
 
 class Mlp(nn.Module):
@@ -18,48 +21,74 @@ class Mlp(nn.Module):
         dim: Width of the tokens.
         hidden_dim: Width between the two layers.
         act: Name of the activation.
+        bias: Whether the layers have one.
+        norm: Of the hidden units; None for none.
         drop_rate: Dropout after each layer.
     """
 
-    def __init__(self, dim: int, hidden_dim: int, *, act: str, drop_rate: float = 0.0):
+    def __init__(
+        self,
+        dim: int,
+        hidden_dim: int,
+        *,
+        act: str,
+        bias: bool = True,
+        norm: nn.Module | None = None,
+        drop_rate: float = 0.0,
+    ):
         super().__init__()
         self.act = act
         self.drop_rate = drop_rate
-        self.fc1 = Linear(dim, hidden_dim)
-        self.fc2 = Linear(hidden_dim, dim)
+        self._add_inputs(dim, hidden_dim, bias=bias)
+        self.norm = norm
+        self.fc2 = Linear(hidden_dim, dim, bias=bias)
 
     def forward(self, x: Float[Tensor, "b n d"], *, key: random.Key | None = None) -> Float[Tensor, "b n d"]:
         """Transforms each token."""
         key_hidden, key_out = random.split(key, 2)
-        x = ACTIVATIONS[self.act](self.fc1(x))
-        x = dropout(x, self.drop_rate, key_hidden)
+        x = dropout(self._hidden(x), self.drop_rate, key_hidden)
+        x = x if self.norm is None else self.norm(x)
         return dropout(self.fc2(x), self.drop_rate, key_out)
 
+    def _add_inputs(self, dim: int, hidden_dim: int, *, bias: bool) -> None:
+        self.fc1 = Linear(dim, hidden_dim, bias=bias)
 
-class SwiGluPacked(nn.Module):
-    """A gated MLP whose gate and value are one layer (Shazeer 2020, arXiv:2002.05202, as packed in DINOv2).
+    def _hidden(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n m"]:
+        return ACTIVATIONS[self.act](self.fc1(x))
 
-    Args:
-        dim: Width of the tokens.
-        hidden_dim: Width after the gate; the first layer is twice as wide.
-        act: Name of the gate's activation.
-        drop_rate: Dropout after each layer.
-    """
 
-    def __init__(self, dim: int, hidden_dim: int, *, act: str, drop_rate: float = 0.0):
-        super().__init__()
-        self.act = act
-        self.drop_rate = drop_rate
-        self.fc1 = Linear(dim, (2, hidden_dim))
-        self.fc2 = Linear(hidden_dim, dim)
+class SwiGlu(Mlp):
+    """A gated MLP (Shazeer 2020, arXiv:2002.05202): the activation of one layer times another."""
 
-    def forward(self, x: Float[Tensor, "b n d"], *, key: random.Key | None = None) -> Float[Tensor, "b n d"]:
-        """Transforms each token."""
-        key_hidden, key_out = random.split(key, 2)
+    def _add_inputs(self, dim: int, hidden_dim: int, *, bias: bool) -> None:
+        self.fc1_g = Linear(dim, hidden_dim, bias=bias)
+        self.fc1_x = Linear(dim, hidden_dim, bias=bias)
+
+    def _hidden(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n m"]:
+        return ACTIVATIONS[self.act](self.fc1_g(x)) * self.fc1_x(x)
+
+
+class SwiGluPacked(Mlp):
+    """A gated MLP whose gate and value are one layer, as packed in DINOv2."""
+
+    def _add_inputs(self, dim: int, hidden_dim: int, *, bias: bool) -> None:
+        self.fc1 = Linear(dim, (2, hidden_dim), bias=bias)
+
+    def _hidden(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n m"]:
         x = self.fc1(x)
-        x = ACTIVATIONS[self.act](x[..., 0, :]) * x[..., 1, :]
-        x = dropout(x, self.drop_rate, key_hidden)
-        return dropout(self.fc2(x), self.drop_rate, key_out)
+        return ACTIVATIONS[self.act](x[..., 0, :]) * x[..., 1, :]
 
 
-MLPS: dict[str, type[Mlp] | type[SwiGluPacked]] = {"mlp": Mlp, "swiglu_packed": SwiGluPacked}
+MLPS = {"mlp": Mlp, "swiglu": SwiGlu, "swiglu_packed": SwiGluPacked}
+
+
+def make_mlp(config: VitConfig) -> Mlp:
+    """The kind of MLP that the blocks of a config have."""
+    return MLPS[config.mlp](
+        config.embed_dim,
+        config.mlp_dim,
+        act=config.act,
+        bias=config.mlp_bias,
+        norm=make_norm(config, config.mlp_dim) if config.mlp_norm else None,
+        drop_rate=config.drop_rate,
+    )

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from parity.configs import VitConfig
 
 from .linear import Conv
+from .norm import make_norm
 
 
 class PatchEmbed(nn.Module):
@@ -19,7 +20,7 @@ class PatchEmbed(nn.Module):
 
     def __init__(self, config: VitConfig):
         super().__init__()
-        self.image_shape = (config.in_chans, *config.image_size)
+        self.config = config
         self.proj = Conv(
             config.in_chans,
             config.embed_dim,
@@ -27,6 +28,7 @@ class PatchEmbed(nn.Module):
             stride=config.patch_size,
             bias=config.patch_bias,
         )
+        self.norm = make_norm(config, config.embed_dim) if config.embed_norm else None
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
         """Tokens of the patches, row by row, in the precision of the weights.
@@ -34,7 +36,28 @@ class PatchEmbed(nn.Module):
         Raises:
             ValueError: The images don't have the size or the channels of the config.
         """
-        if images.shape[1:] != self.image_shape:
-            raise ValueError(f"images: got shape {images.shape}, expected (batch, *{self.image_shape}) (NCHW)")
+        self.grid_size(images)
         x = self.proj(images.to(self.proj.weight.dtype))
-        return x.flatten(2).transpose(1, 2)
+        x = x.flatten(2).transpose(1, 2)
+        return x if self.norm is None else self.norm(x)
+
+    def grid_size(self, images: Float[Tensor, "b c h w"]) -> tuple[int, int]:
+        """Patches down and across.
+
+        Raises:
+            ValueError: The images don't have the size or the channels of the config.
+        """
+        config = self.config
+        patch_height, patch_width = config.patch_size
+        channels, height, width = images.shape[1:] if images.ndim == 4 else (0, 0, 0)
+        fits = channels == config.in_chans and height >= patch_height and width >= patch_width
+        if not config.dynamic_image_size:
+            fits = fits and (height, width) == config.image_size
+        elif not config.drop_partial_patches:
+            fits = fits and height % patch_height == 0 and width % patch_width == 0
+        if not fits:
+            sides = ("height", "width") if config.dynamic_image_size else config.image_size
+            multiples = f", multiples of {config.patch_size}" if config.dynamic_image_size else ""
+            expected = f"(batch, {config.in_chans}, *{sides}) (NCHW){multiples}"
+            raise ValueError(f"images: got shape {tuple(images.shape)}, expected {expected}")
+        return height // patch_height, width // patch_width

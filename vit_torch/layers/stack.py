@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from parity.configs import Execution
 
 from .. import random
+from .rope import Rotation
 
 Tokens = Float[Tensor, "b n d"]
 
@@ -20,6 +21,8 @@ def run_blocks(
     blocks: nn.ModuleList,
     x: Tokens,
     *,
+    rotation: Rotation | list[Rotation] | None = None,
+    bias: Float[Tensor, "nh n n"] | None = None,
     drop_path_rates: Sequence[float],
     key: random.Key | None = None,
     execution: Execution = Execution(),
@@ -28,8 +31,10 @@ def run_blocks(
     """Applies the blocks in order.
 
     Args:
-        blocks: Modules called as `block(x, drop_path_rate=, key=, execution=)`.
+        blocks: Modules called as `block(x, rotation=, bias=, drop_path_rate=, key=, execution=)`.
         x: Tokens.
+        rotation: Of query and key: one for all blocks, or one for each.
+        bias: Of attention, for all blocks.
         drop_path_rates: One for each block.
         key: Of the random masks; None for none.
         execution: What to recompute in the backward pass.
@@ -40,10 +45,11 @@ def run_blocks(
     """
     keys = random.split(key, len(blocks))
     rates = drop_path_rates if any(drop_path_rates) else [None] * len(blocks)
+    rotations = rotation if isinstance(rotation, list) else [rotation] * len(blocks)
     outputs: list[Tokens] = []
-    for block, block_key, rate in zip(blocks, keys, rates, strict=True):
+    for block, block_key, rate, own in zip(blocks, keys, rates, rotations, strict=True):
         run = _body(block, execution)
-        x = run(x, drop_path_rate=rate, key=block_key, execution=execution)
+        x = run(x, rotation=own, bias=bias, drop_path_rate=rate, key=block_key, execution=execution)
         outputs += [x] if collect else []
     return x, outputs
 

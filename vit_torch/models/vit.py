@@ -15,15 +15,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from parity.configs import Execution, VitConfig
-from parity.configs.sincos import sincos2d
 
 from .. import random
-from ..layers.block import Block
+from ..layers.block import BLOCKS
 from ..layers.drop import dropout
 from ..layers.linear import Linear
-from ..layers.norm import LayerNorm
+from ..layers.norm import make_norm
 from ..layers.patch_embed import PatchEmbed
-from ..layers.pool import AttentionPool
+from ..layers.pool import AttentionPool, PreLogits
+from ..layers.pos_embed import add_positions, fixed_positions, learned_positions
+from ..layers.rel_pos import RelativePositionBias
+from ..layers.rope import RotaryEmbedding
 from ..layers.stack import run_blocks
 
 Tokens = Float[Tensor, "b n d"]
@@ -41,7 +43,7 @@ class VisionTransformer(nn.Module):
         super().__init__()
         self.config = config
         self.execution = execution
-        dim, eps = config.embed_dim, config.norm_eps
+        dim = config.embed_dim
 
         def token(num: int, std: float) -> nn.Parameter | None:
             return nn.Parameter(torch.randn(1, num, dim) * std) if num else None
@@ -50,16 +52,24 @@ class VisionTransformer(nn.Module):
         self.cls_token = token(config.class_token, std=1e-6)
         self.dist_token = token(config.dist_token, std=1e-6)
         self.reg_token = token(config.reg_tokens, std=1e-6)
-        positions = config.num_patches + (config.num_prefix_tokens if config.pos_embed_prefix else 0)
+        positions = config.num_patches + config.num_pos_embed_prefix
         self.pos_embed = token(positions if config.pos_embed == "learned" else 0, std=0.02)
-        self.norm_pre = LayerNorm(dim, eps=eps) if config.pre_norm else None
-        self.blocks = nn.ModuleList([Block(config) for _ in range(config.depth)])
-        self.norm = LayerNorm(dim, eps=eps) if config.final_norm else None
+        self.rope = RotaryEmbedding(config) if config.rope else None
+        self.rel_pos_bias = RelativePositionBias(config) if config.rel_pos_bias == "shared" else None
+        self.norm_pre = make_norm(config, dim) if config.pre_norm else None
+        block = BLOCKS[config.block]
+        self.blocks = nn.ModuleList([block(config, i) for i in range(config.depth)])
+        self.norm = make_norm(config, dim) if config.final_norm else None
         self.attn_pool = AttentionPool(config) if config.global_pool == "map" else None
-        self.fc_norm = LayerNorm(dim, eps=eps) if config.fc_norm else None
-        self.head = Linear(dim, config.num_classes) if config.num_classes else None
-        has_dist_head = config.dist_token and config.num_classes
-        self.head_dist = Linear(dim, config.num_classes) if has_dist_head else None
+        self.fc_norm = make_norm(config, dim) if config.fc_norm else None
+        self.pre_logits = PreLogits(dim, config.pre_logits_dim) if config.pre_logits_dim else None
+
+        def head(present: bool) -> Linear | None:
+            inputs, options = config.pre_logits_dim or dim, dict(bias=config.head_bias)
+            return Linear(inputs, config.num_classes, **options) if present and config.num_classes else None
+
+        self.head = head(True)
+        self.head_dist = head(config.dist_token)
 
     def forward(self, images: Float[Tensor, "b c h w"], *, key: random.Key | None = None) -> Float[Tensor, "b classes"]:
         """Logits; pooled features (b, d) where the config has no classes.
@@ -105,46 +115,50 @@ class VisionTransformer(nn.Module):
             return (self.head(x[:, 0]) + self.head_dist(x[:, 1])) / 2
         x = self._pool(x)
         x = x if self.fc_norm is None else self.fc_norm(x)
+        x = x if self.pre_logits is None else self.pre_logits(x)
         return x if self.head is None else self.head(x)
 
     def _run(
         self, images: Float[Tensor, "b c h w"], *, key: random.Key | None = None, collect: bool = False
     ) -> tuple[Tokens, list[Tokens]]:
         key = random.GLOBAL if key is None and self.training else key
-        key_embed, key_blocks = random.split(key, 2)
-        x = self._embed(self.patch_embed(images))
+        key_embed, key_blocks, key_rope = random.split(key, 3)
+        grid_size = self.patch_embed.grid_size(images)
+        x = self._embed(self.patch_embed(images), grid_size)
         x = dropout(x, self.config.drop_rate, key_embed)
         x = x if self.norm_pre is None else self.norm_pre(x)
+        place = dict(dtype=x.dtype, device=x.device)
+        rotation = None if self.rope is None else self.rope(grid_size, **place, key=key_rope)
         return run_blocks(
             self.blocks,
             x,
+            rotation=rotation,
+            bias=None if self.rel_pos_bias is None else self.rel_pos_bias(),
             drop_path_rates=self.config.drop_path_rates,
             key=key_blocks,
             execution=self.execution,
             collect=collect,
         )
 
-    def _embed(self, x: Float[Tensor, "b patches d"]) -> Tokens:
-        """Puts the prefix tokens in front and adds the positions, before or after."""
+    def _embed(self, x: Float[Tensor, "b patches d"], grid_size: tuple[int, int]) -> Tokens:
+        """Puts the prefix tokens in front and adds the positions."""
         config = self.config
         tokens = [token for token in (self.cls_token, self.dist_token, self.reg_token) if token is not None]
         prefix = [torch.broadcast_to(token, (x.shape[0], *token.shape[1:])) for token in tokens]
-        if self.pos_embed is not None and config.pos_embed_prefix:
-            return torch.cat([*prefix, x], dim=1) + self.pos_embed
+        x = torch.cat([*prefix, x], dim=1)
         if self.pos_embed is not None:
-            x = x + self.pos_embed
-        elif config.pos_embed != "none":
-            big_vision = config.pos_embed == "sincos2d_big_vision"
-            table = sincos2d(config.grid_size, config.embed_dim, big_vision=big_vision)
-            x = x + torch.tensor(table, dtype=x.dtype, device=x.device)
-        return torch.cat([*prefix, x], dim=1)
+            return add_positions(x, learned_positions(self.pos_embed, config, grid_size), config)
+        if config.pos_embed == "none":
+            return x
+        return add_positions(x, fixed_positions(config, grid_size, x.dtype, x.device), config)
 
     def _pool(self, x: Tokens) -> Float[Tensor, "..."]:
         config = self.config
+        pooled = x if config.pool_include_prefix else x[:, config.num_prefix_tokens :]
         if config.global_pool == "token":
             return x[:, 0]
         if config.global_pool == "avg":
-            return x[:, config.num_prefix_tokens :].mean(dim=1)
+            return pooled.mean(dim=1)
         if self.attn_pool is not None:
-            return self.attn_pool(x[:, config.num_prefix_tokens :], execution=self.execution)
+            return self.attn_pool(pooled, execution=self.execution)
         return x

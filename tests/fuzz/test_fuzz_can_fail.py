@@ -1,0 +1,146 @@
+"""Without one of the guards, the fuzz tests report what it guards against."""
+
+from __future__ import annotations
+
+import pickle
+from collections import Counter
+
+import harness
+import pytest
+import test_fuzz_npz
+import test_fuzz_safetensors
+import test_fuzz_torch
+from harness import BrokenError, attempt, read_case
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from parity.checkpoints import CheckpointError, write_tensors
+from parity.checkpoints.safetensors_file import WEIGHTS
+
+CASES = settings(
+    max_examples=300,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+BROKEN = (BrokenError, AssertionError)
+
+
+@pytest.fixture(autouse=True)
+def _uncounted(monkeypatch):
+    monkeypatch.setattr(harness, "counted", Counter())
+
+
+@pytest.fixture
+def originals(torch_files):
+    return {name: (torch_files / name).read_bytes() for name in test_fuzz_torch.FILES}
+
+
+def run(test, **arguments):
+    """A fuzz test with enough cases to find what is planted."""
+    strategies = {name: value for name, value in arguments.items() if isinstance(value, st.SearchStrategy)}
+    fixed = {name: value for name, value in arguments.items() if name not in strategies}
+    CASES(given(**strategies)(lambda **drawn: test.hypothesis.inner_test(**fixed, **drawn)))()
+
+
+VIEWS = dict(data=test_fuzz_torch.views(), legacy=st.booleans())
+
+
+def test_with_all_guards_nothing_is_found(folder, originals):
+    run(test_fuzz_torch.test_views, folder=folder, originals=originals, **VIEWS)
+
+
+def test_views_that_leave_their_storage_are_found(folder, originals, monkeypatch):
+    monkeypatch.setattr("parity.checkpoints.pickle_file.check_shape", lambda *_: 0)
+    with pytest.raises(BROKEN):
+        run(test_fuzz_torch.test_views, folder=folder, originals=originals, **VIEWS)
+
+
+def test_numbers_of_the_wrong_place_are_found(folder, originals, monkeypatch):
+    monkeypatch.setattr("parity.checkpoints.stored._is_contiguous", lambda *_: True)
+    with pytest.raises(BROKEN):
+        run(test_fuzz_torch.test_views, folder=folder, originals=originals, **VIEWS)
+
+
+class Naive(pickle._Unpickler):
+    """What `torch.load` does without `weights_only`."""
+
+    def persistent_load(self, identity):
+        return identity
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_code_that_runs_is_found(folder, originals, monkeypatch):
+    monkeypatch.setattr("parity.checkpoints.pickle_file.read_pickle", lambda file, _: (Naive(file).load(), []))
+    file = folder / "x.pt"
+    value = {"state_dict": test_fuzz_torch.Call(test_fuzz_torch.Global("posix", "system"), f"touch {folder / 'ran'}")}
+    file.write_bytes(test_fuzz_torch.as_file(value, originals, legacy=True))
+    read_case("code", file)
+    assert (folder / "ran").exists()
+    (folder / "ran").unlink()
+
+
+def test_a_name_that_is_not_refused_is_found(tmp_path, originals, monkeypatch):
+    class Everything:
+        def __contains__(self, name):
+            return True
+
+    monkeypatch.setattr("parity.checkpoints.pickle_file.ALLOWED", Everything())
+    with pytest.raises(BROKEN):
+        test_fuzz_torch.test_each_name_is_refused_by_its_name(tmp_path, originals, "os system", True)
+
+
+class Anything(int):
+    """A size that any other is equal to."""
+
+    __hash__ = int.__hash__
+
+    def __radd__(self, other):
+        return self
+
+    def __ne__(self, other):
+        return False
+
+
+def test_a_bomb_is_found(folder, monkeypatch):
+    monkeypatch.setattr("parity.checkpoints.npz_file.check_shape", lambda *_: Anything())
+    with pytest.raises(BROKEN, match="bytes were allocated"):
+        test_fuzz_npz.test_a_member_larger_than_its_header_says_is_not_inflated(folder, test_fuzz_npz.ZIP_DEFLATED)
+
+
+def test_overlapping_tensors_are_found(folder, tensors, monkeypatch):
+    write_tensors(folder, tensors)
+    whole = (folder / WEIGHTS).read_bytes()
+    monkeypatch.setattr("parity.checkpoints.safetensors_file.sorted", lambda regions: [], raising=False)
+    with pytest.raises(BROKEN):
+        run(test_fuzz_safetensors.test_headers, folder=folder, whole=whole, data=st.data())
+
+
+def test_a_hang_is_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(harness, "SECONDS", 0.3)
+
+    def endless():
+        while True:
+            pass
+
+    with pytest.raises(BrokenError, match=r"more than 0\.3 seconds"):
+        attempt(endless, tmp_path, size=0)
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), MemoryError(), RecursionError(), ValueError("x")])
+def test_another_error_is_found(tmp_path, error):
+    def fail():
+        raise error
+
+    with pytest.raises(BrokenError, match="instead of a CheckpointError"):
+        attempt(fail, tmp_path, size=0)
+
+
+def test_an_error_that_names_no_file_is_found(tmp_path):
+    def fail():
+        raise CheckpointError("something is wrong")
+
+    with pytest.raises(BrokenError, match="doesn't name"):
+        attempt(fail, tmp_path, size=0)

@@ -1,0 +1,53 @@
+"""Position embeddings that are added to the tokens. Twin: `vit_jax/layers/pos_embed.py`."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from parity.checkpoints.resize import resize_matrix
+from parity.configs import VitConfig
+from parity.configs.sincos import sincos2d
+
+
+def fixed_positions(
+    config: VitConfig, grid_size: tuple[int, int], dtype: torch.dtype, device: torch.device
+) -> Float[Tensor, "1 n d"]:
+    """The sin-cos embedding of a grid, in float64 until the end."""
+    big_vision = config.pos_embed == "sincos2d_big_vision"
+    return torch.tensor(sincos2d(grid_size, config.embed_dim, big_vision=big_vision), dtype=dtype, device=device)[None]
+
+
+def learned_positions(
+    table: Float[Tensor, "1 m d"], config: VitConfig, grid_size: tuple[int, int]
+) -> Float[Tensor, "1 m2 d"]:
+    """The learned embedding, its grid resized with the config's own kernel where images have another size.
+
+    Args:
+        table: Of the config's own grid; entries of prefix tokens first, which stay.
+        config: Of the model.
+        grid_size: Patches down and across.
+    """
+    if grid_size == config.grid_size:
+        return table
+    num_prefix = config.num_pos_embed_prefix
+    prefix, grid = table[:, :num_prefix], table[0, num_prefix:].reshape(*config.grid_size, -1)
+    rows, columns = (
+        torch.tensor(resize_matrix(old, new, config.pos_embed_resize), dtype=table.dtype, device=table.device)
+        for old, new in zip(config.grid_size, grid_size, strict=True)
+    )
+    resized = torch.einsum("ih,jw,hwd->ijd", rows, columns, grid)
+    return torch.cat([prefix, resized.reshape(1, -1, resized.shape[-1])], dim=1)
+
+
+def add_positions(
+    x: Float[Tensor, "b n d"], positions: Float[Tensor, "1 m d"], config: VitConfig
+) -> Float[Tensor, "b n d"]:
+    """Adds positions to all tokens, of which some prefix tokens may have none."""
+    with_position = config.num_pos_embed_prefix if config.pos_embed == "learned" else 0
+    without = config.num_prefix_tokens - with_position
+    if without:
+        nothing = positions.new_zeros(1, without, x.shape[-1])
+        positions = torch.cat([positions[:, :with_position], nothing, positions[:, with_position:]], dim=1)
+    return x + positions
