@@ -226,8 +226,17 @@ def convert(
     """
     from . import checkpoints
 
-    options = dict(format=from_, numerics=numerics, image_size=image_size, patch_size=patch_size)
-    source = checkpoints.convert(src, dst, to=to, model=model, num_classes=num_classes, **options)
+    source = checkpoints.convert(
+        src,
+        dst,
+        to=to,
+        model=model,
+        format=from_,
+        numerics=numerics,
+        image_size=image_size,
+        patch_size=patch_size,
+        num_classes=num_classes,
+    )
     ignored = source.source.get("ignored", {})
     for name, reason in ignored.items():
         print_rich(_escaped(f"not used: {name}: {reason}"))
@@ -350,7 +359,8 @@ def use_present_platform(default: str = "") -> None:
 
 def is_path(target: str) -> bool:
     """Whether a target is meant as a path and not as a registered name."""
-    return target.startswith("hf-hub:") or "/" in target or target.startswith(".") or (target not in configs.names() and Path(target).exists())
+    is_file = target not in configs.names() and Path(target).exists()
+    return "/" in target or target.startswith(".") or is_file
 
 
 def check_classes(config: Config, num_classes: int, path: str, data: str) -> None:

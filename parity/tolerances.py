@@ -84,7 +84,7 @@ PIXELS = Tolerance(
 PIXELS_OF_TENSORS = Tolerance(
     limit=8.0,
     measured=5.0,
-    reason="Pillow rounds and clamps after its first pass, and tall images have that the other way round: 1 unit in most "
+    reason="Pillow rounds and clamps after its first pass, and takes another one first for tall images: 1 unit in most "
     "pixels that differ, 3 to 5 in overshoot at hard edges",
 )
 

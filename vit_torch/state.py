@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import ml_dtypes
 import numpy as np
 import torch
 
 from parity.checkpoints import Tensors, account, dtypes_of, expect_floats, shapes_of
 
 from .models import Model
+
+_NOT_IN_NUMPY = {
+    torch.bfloat16: np.dtype(ml_dtypes.bfloat16),
+    torch.float8_e4m3fn: np.dtype(ml_dtypes.float8_e4m3fn),
+    torch.float8_e5m2: np.dtype(ml_dtypes.float8_e5m2),
+}
 
 
 def canonical_shapes(model: Model) -> dict[str, tuple[int, ...]]:
@@ -52,18 +59,18 @@ def load_state_dict(
 
 
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:
-    """A copy as a NumPy array; bfloat16 as `ml_dtypes.bfloat16`, which NumPy itself lacks."""
+    """A copy as a NumPy array; bfloat16 and float8 as those of `ml_dtypes`, which NumPy itself lacks."""
     tensor = tensor.detach().cpu().contiguous().clone()
-    if tensor.dtype == torch.bfloat16:
-        import ml_dtypes
-
-        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    if tensor.dtype in _NOT_IN_NUMPY:
+        bits = torch.int16 if tensor.itemsize == 2 else torch.int8
+        return tensor.view(bits).numpy().view(_NOT_IN_NUMPY[tensor.dtype])
     return tensor.numpy()
 
 
 def from_numpy(array: np.ndarray, *, copy: bool = True) -> torch.Tensor:
     """The inverse of `to_numpy`, also a copy unless the array may be kept."""
     array = np.array(array, order="C", copy=copy or None)
-    if array.dtype.name == "bfloat16":
-        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    for theirs, ours in _NOT_IN_NUMPY.items():
+        if array.dtype == ours:
+            return torch.from_numpy(array.view(f"i{array.itemsize}")).view(theirs)
     return torch.from_numpy(array)

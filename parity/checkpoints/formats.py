@@ -61,8 +61,8 @@ def recognise(path: Path) -> str:
         raise CheckpointError(f"{path}: no such file or directory")
     found = ", ".join(sorted(child.name for child in path.iterdir())[:8]) if path.is_dir() else "no file"
     raise CheckpointError(
-        f"{path}: not a checkpoint that is known: found {found or 'nothing'}; expected a directory of {_listed(SOURCES)}, "
-        "or a file of tensors: .safetensors, .bin, .pt, .pth or .npz"
+        f"{path}: not a checkpoint that is known: found {found or 'nothing'}; expected a directory of "
+        f"{_listed(SOURCES)}, or a file of tensors: .safetensors, .bin, .pt, .pth or .npz"
     )
 
 

@@ -237,6 +237,6 @@ def _normalisation(settings: Mapping[str, Any], channels: int) -> tuple[tuple[fl
         for value in ((settings["image_mean"], settings["image_std"]) if normalise else (0.0, 1.0))
     )
     scale = 255 * factor
-    if abs(scale - 1) < 1e-6:  # 0.00392156862745098 is a 255th
+    if round(scale, 6) == 1:  # 0.00392156862745098 is a 255th
         return tuple(mean), tuple(std)
     return tuple(value / scale for value in mean), tuple(value / scale for value in std)

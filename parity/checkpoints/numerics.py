@@ -35,8 +35,8 @@ class Numerics:
 
 def _plain(config: Config) -> bool:
     """The ViT of the first paper and what kept its options."""
-    gated = config.mlp != "mlp" or config.rope is not None or config.rel_pos_bias != "none"
-    return not gated and not config.pre_norm and config.layer_scale_init is None and config.block == "pre_norm"
+    other = config.mlp != "mlp" or config.rope is not None or config.rel_pos_bias != "none"
+    return not other and not config.pre_norm and config.layer_scale_init is None and config.block == "pre_norm"
 
 
 def _token_pooled(config: Config) -> bool:
@@ -57,9 +57,7 @@ def _scaled(config: Config) -> bool:
 
 TABLE = (
     Numerics("google", "ViT", _plain, dict(act="gelu_tanh", norm_eps=1e-6, pos_embed_resize="zoom")),
-    Numerics(
-        "huggingface", "SigLIP", _map_pooled, dict(act="gelu_tanh", norm_eps=1e-6, pos_embed_resize="bicubic")
-    ),
+    Numerics("huggingface", "SigLIP", _map_pooled, dict(act="gelu_tanh", norm_eps=1e-6, pos_embed_resize="bicubic")),
     Numerics("huggingface", "CLIP", _clip, dict(norm_eps=1e-5, pos_embed_resize="bicubic")),
     Numerics(
         "huggingface",
@@ -74,8 +72,12 @@ TABLE = (
         lambda config: config.rel_pos_bias != "none",
         dict(act="gelu", norm_eps=1e-12, rel_pos_resize="bilinear"),
     ),
-    Numerics("huggingface", "ViT, DeiT, MAE", _token_pooled, dict(act="gelu", norm_eps=1e-12, pos_embed_resize="bicubic")),
-    Numerics("torchvision", "ViT", _token_pooled, dict(act="gelu", norm_eps=1e-6, pos_embed_resize="bicubic_align_corners")),
+    Numerics(
+        "huggingface", "ViT, DeiT, MAE", _token_pooled, dict(act="gelu", norm_eps=1e-12, pos_embed_resize="bicubic")
+    ),
+    Numerics(
+        "torchvision", "ViT", _token_pooled, dict(act="gelu", norm_eps=1e-6, pos_embed_resize="bicubic_align_corners")
+    ),
     Numerics("open_clip", "CLIP", _clip, dict(norm_eps=1e-5, pos_embed_resize="bicubic_antialias")),
     Numerics("meta", "DINOv2", _scaled, dict(norm_eps=1e-6, pos_embed_resize="bicubic_offset")),
     Numerics("meta", "DeiT, MAE", _token_pooled, dict(act="gelu", norm_eps=1e-6, pos_embed_resize="bicubic")),
@@ -95,7 +97,8 @@ def with_numerics(config: Config, source: str, *, name: str = "") -> Config:
         ValueError: Unknown source, or one that has no model of this kind.
     """
     if source not in SOURCES:
-        raise ValueError(f"numerics: got {source!r}, expected one of {', '.join(SOURCES)}{close_match(source, SOURCES)}")
+        expected = f"one of {', '.join(SOURCES)}{close_match(source, SOURCES)}"
+        raise ValueError(f"numerics: got {source!r}, expected {expected}")
     fields = _of_timm(config, name) if source == "timm" else _of(config, source)
     if fields is None:
         raise ValueError(f"numerics: {source} has no model of this kind, so nothing says how it would run it")

@@ -128,7 +128,7 @@ def _trunk_config(vision: Mapping[str, Any], architecture: str, out: int, images
     if pool != trunk.global_pool and not (pool == "" and proj == "linear"):
         if not {pool, trunk.global_pool} <= {"token", "avg"}:
             raise ValueError(f"vision_cfg.timm_pool: got {pool!r}, expected {trunk.global_pool!r} as in timm's model")
-        # As an argument of timm's constructor it decides on norms, too; exchanged later, beside a projection, it doesn't.
+        # As an argument of timm's constructor it decides on norms, too; exchanged later, by a projection, it doesn't.
         norms = {} if proj == "linear" else norms_of({}, trunk, pool, architecture)
         trunk = replace(trunk, global_pool=pool, **norms)
     if _pair(vision["image_size"]) != trunk.image_size:

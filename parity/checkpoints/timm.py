@@ -243,7 +243,7 @@ def _expressed(path: Path, config: Config, name: str) -> tuple[str, dict[str, An
 
 
 def _arguments(config: Config, architecture: str) -> tuple[dict[str, Any], list[str]]:
-    """timm's arguments that turn an architecture into a config, and the fields that none can change."""
+    """Arguments of timm that turn an architecture into a config, and the fields that none can change."""
     registered = get(architecture)
     known = _known_arguments(architecture)
     neutral = ("preprocessing", "head_bias", "pos_embed_resize", "patch_resize", "rel_pos_resize")

@@ -43,12 +43,12 @@ Every entry (an architecture with a pretrained tag, if it has one) of timm's mod
 and `beit`:
 
 - at full size, without allocating: names and shapes of all tensors of timm's own model are those of our config;
-- at reduced size, in float64: one small width, at most {DEPTH} blocks, {GRID[0]} x {GRID[1]} patches, random values in
-  every tensor; timm's model, `vit_torch` and `vit_jax` get the same tensors and images. The figure is the worst relative
-  L2 distance from timm's output of any block, the features and the logits; the limit is {PEERS.limit:.0e}.
+- at reduced size, in float64: one small width, {DEPTH} blocks, {GRID[0]} x {GRID[1]} patches, random values in
+  every tensor; timm's model, `vit_torch` and `vit_jax` get the same tensors and images. The figure is the worst
+  relative L2 distance from timm's output of any block, the features and the logits; the limit is {PEERS.limit:.0e}.
 
 timm computes rotary positions in float32 whatever the model's precision; its own code for them was run in float64
-(`parity.checks.timm_peer.float64_rope`). As it stands, it differs by up to {{float32_rope:.1e}} for the models that have
+(`parity.checks.timm_peer.float64_rope`). As it stands, it differs by up to {{float32_rope:.1e}} for models that have
 them.
 """
 
@@ -108,7 +108,7 @@ def check_options(config: Config, names: Sequence[str]) -> OptionSet:
             expected = timm_peer.run(timm_peer.reduced_model(name, config, tensors), images)
         for side, outputs in ours.items():
             shared = {place: outputs[place] for place in expected}
-            worst[side] = max(worst[side], compare(shared, expected).worst.relative_l2)
+            worst[side] = max(worst[side], _distance(shared, expected))
     return OptionSet(tuple(names), **worst)
 
 
@@ -126,7 +126,7 @@ def float32_rope_difference() -> float:
             as_it_is = timm_peer.run(timm_peer.reduced_model(names[0], config, tensors), images)
             with timm_peer.float64_rope():
                 exact = timm_peer.run(timm_peer.reduced_model(names[0], config, tensors), images)
-            worst = max(worst, compare(as_it_is, exact).worst.relative_l2)
+            worst = max(worst, _distance(as_it_is, exact))
     return worst
 
 
@@ -171,6 +171,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _architecture(entry: Entry) -> str:
     return entry.name.partition(".")[0]
+
+
+def _distance(left: Outputs, right: Outputs) -> float:
+    """The worst relative L2 distance of any place; infinite if the places differ."""
+    worst = compare(left, right).worst
+    return float("inf") if worst is None else worst.relative_l2
 
 
 def _worst(sets: Sequence[OptionSet]) -> float:

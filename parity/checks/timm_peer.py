@@ -65,14 +65,15 @@ def reduced_model(name: str, config: Config, tensors: Arrays) -> torch.nn.Module
 
 def run(model: torch.nn.Module, images: np.ndarray) -> dict[str, np.ndarray]:
     """Outputs of timm's model by place: every block, `forward_features` and the logits."""
-    blocks: list[torch.Tensor] = []
+    timm_model: Any = model  # PyTorch's types say of an attribute only that it is a tensor or a module
+    blocks: list[Any] = []
     handles = [
         block.register_forward_hook(lambda module, inputs, output: blocks.append(output))
         for block in model.get_submodule("blocks").children()
     ]
     with torch.inference_mode():
-        features = model.forward_features(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()))
-        logits = model.forward_head(features)
+        features = timm_model.forward_features(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()))
+        logits = timm_model.forward_head(features)
     for handle in handles:
         handle.remove()
     places = [f"blocks.{i}" for i in range(len(blocks))]
@@ -103,7 +104,7 @@ def config_of(entry: str) -> Config:
 
 @contextmanager
 def float64_rope() -> Iterator[None]:
-    """The module of timm for rotary positions with float64 wherever it says float32, and float64 as the default type."""
+    """The module of timm for rotary positions, with float64 wherever it says float32 or leaves it open."""
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(pos_embed_sincos, "torch", _Float64()))
         stack.enter_context(mock.patch.object(torch.Tensor, "float", torch.Tensor.double))

@@ -18,7 +18,10 @@ from vit_jax.state import canonical_shapes, load_state_dict, state_dict
 SMALL = [*configs.names("vit_test*"), "vit_digits"]
 
 
-@pytest.mark.parametrize(("name", "depth"), [*((name, 2) for name in configs.names()), ("vit_gigantic_patch14_224", 48)])
+MODELS = [*((name, 2) for name in configs.names()), ("vit_gigantic_patch14_224", 48)]
+
+
+@pytest.mark.parametrize(("name", "depth"), MODELS)
 def test_names_and_shapes_of_every_registered_model(name, depth):
     """Nothing is allocated; the counts are held against timm's in tests/configs."""
     config = configs.get(name).shortened(depth)

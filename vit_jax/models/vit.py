@@ -66,8 +66,11 @@ class VisionTransformer(nnx.Module):
         self.pre_logits = PreLogits(dim, config.pre_logits_dim, rngs=rngs) if config.pre_logits_dim else None
 
         def head(present: bool) -> Linear | None:
-            inputs, options = config.pre_logits_dim or dim, dict(bias=config.head_bias, axes=("embed", "classes"))
-            return Linear(inputs, config.num_classes, **options, rngs=rngs) if present and config.num_classes else None
+            inputs = config.pre_logits_dim or dim
+            if not (present and config.num_classes):
+                return None
+            axes = ("embed", "classes")
+            return Linear(inputs, config.num_classes, bias=config.head_bias, axes=axes, rngs=rngs)
 
         self.head = head(True)
         self.head_dist = head(config.dist_token)

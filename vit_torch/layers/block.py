@@ -23,7 +23,7 @@ from .rope import Rotation
 
 Tokens = Float[Tensor, "b n d"]
 Bias = Float[Tensor, "nh n n"]
-Rate = float | Float[Tensor, ""]
+Rate = float
 
 
 def make_scale(config: VitConfig) -> LayerScale | None:

@@ -65,8 +65,10 @@ class VisionTransformer(nn.Module):
         self.pre_logits = PreLogits(dim, config.pre_logits_dim) if config.pre_logits_dim else None
 
         def head(present: bool) -> Linear | None:
-            inputs, options = config.pre_logits_dim or dim, dict(bias=config.head_bias)
-            return Linear(inputs, config.num_classes, **options) if present and config.num_classes else None
+            inputs = config.pre_logits_dim or dim
+            if not (present and config.num_classes):
+                return None
+            return Linear(inputs, config.num_classes, bias=config.head_bias)
 
         self.head = head(True)
         self.head_dist = head(config.dist_token)
