@@ -219,13 +219,13 @@ def read_exactly(file, array: np.ndarray) -> np.ndarray:
     return array
 
 
-def short(value: object) -> str:
-    """A value as an error message can show it, however long the file made it."""
+def short(value: object, depth: int = 2) -> str:
+    """A value as an error message can show it, however long and deep the file made it."""
     if isinstance(value, int) and value.bit_length() > 256:
         return f"a number of {value.bit_length()} bits"
     if isinstance(value, list | tuple):
-        shown = ", ".join(map(short, value[:8])) + (", ..." if len(value) > 8 else "")
-        return f"[{shown}]"
+        shown = [short(item, depth - 1) for item in value[:8]] if depth else []
+        return f"[{', '.join([*shown, '...'] if len(value) > len(shown) else shown)}]"
     text = repr(value) if isinstance(value, str | bytes | int | float | bool | None) else type(value).__name__
     return text if len(text) <= 80 else f"{text[:77]}..."
 

@@ -221,6 +221,15 @@ def text(value: str) -> bytes:
     return b"X" + len(value).to_bytes(4, "little") + value.encode()
 
 
+# Operations that have no arguments of their own, then ones whose arguments lie.
+NOISE = (
+    *(bytes([opcode]) for opcode in b"(012tldueas}])bRoNQ\x81\x85\x86\x87\x88\x8f\x90\x91\x94\x97"),
+    *(b"K\x07", b"h\x00", b"q\x00", b"r\xff\xff\xff\xff", b"j\xff\xff\xff\xff", b"X\xff\xff\xff\x7f"),
+    *(b"\x8e" + b"\xff" * 7 + b"\x7f", b"\x8b\xff\xff\xff\x7f", b"\x96" + b"\x00" * 7 + b"\x10", b"\x95" + b"\xff" * 8),
+    *(b"I9" + b"9" * 5000 + b"\n", b"2\x86" * 200, b"N\x85" * 3000, b"]" * 300),
+)
+
+
 def program(name: str, argument: str) -> st.SearchStrategy[bytes]:
     """Operations of a pickle, well formed or not, that make a name do something with an argument."""
     module, _, attribute = name.partition(" ")
@@ -240,48 +249,7 @@ def program(name: str, argument: str) -> st.SearchStrategy[bytes]:
         f"P{argument}\n".encode() + fetch + arguments + b"R",
         fetch + b"\x94" + b"\x82\x01" + arguments + b"R",
     )
-    noise = (
-        *(
-            b"(",
-            b"0",
-            b"1",
-            b"2",
-            b"t",
-            b"l",
-            b"d",
-            b"u",
-            b"e",
-            b"a",
-            b"s",
-            b"}",
-            b"]",
-            b")",
-            b"\x8f",
-            b"\x90",
-            b"\x91",
-        ),
-        *(b"\x85", b"\x86", b"\x87", b"N", b"\x88", b"K\x07", b"\x94", b"h\x00", b"q\x00", b"r\xff\xff\xff\xff", b"Q"),
-        *(
-            b"j\xff\xff\xff\xff",
-            b"X\xff\xff\xff\x7f",
-            b"\x8e" + b"\xff" * 7 + b"\x7f",
-            b"\x8b\xff\xff\xff\x7f",
-            b"\x97",
-        ),
-        *(
-            b"\x96" + b"\x00" * 7 + b"\x10",
-            b"\x95" + b"\xff" * 8,
-            b"I9" + b"9" * 5000 + b"\n",
-            b"b",
-            b"R",
-            b"\x81",
-            b"o",
-        ),
-        b"2\x86" * 200,  # a tuple whose hash takes 2**200 steps
-        b"N\x85" * 3000,
-        b"]" * 300,
-    )
-    pieces = st.lists(st.one_of(st.sampled_from(ways), st.sampled_from(noise)), max_size=6)
+    pieces = st.lists(st.one_of(st.sampled_from(ways), st.sampled_from(NOISE)), max_size=6)
     whole = st.tuples(pieces, st.sampled_from(ways), pieces).map(
         lambda parts: b"".join((*parts[0], parts[1], *parts[2]))
     )
@@ -302,6 +270,22 @@ def test_code(folder, originals, data):
     if ran.exists():
         raise BrokenError(f"{name} ran")
     assert isinstance(found, CheckpointError), "there are no weights in it"
+
+
+@pytest.mark.parametrize(
+    "spoiled",
+    {
+        "a key whose hash takes 2**200 steps": b"}N" + b"2\x86" * 200 + b"K\x01s.",
+        "a value of 2**200 parts": b"}" + text("a") + b"N" + b"2\x86" * 200 + b"s.",
+        "deep lists": b"}" + text("model") + b"]" * 100_000 + b"a" * 99_999 + b"s.",
+        "deep dictionaries": (b"}" + text("model")) * 20_000 + b"}" + b"s" * 20_000 + b".",
+        "a dictionary in itself": b"}q\0" + text("model") + b"h\0s.",
+        "deep parameters": b"ctorch._utils\n_rebuild_parameter\nq\0" + b"h\0" * 5000 + b")" + b"R\x85" * 5000 + b".",
+    }.values(),
+)
+def test_pickles_without_an_end(folder, originals, spoiled):
+    (folder / "x.pt").write_bytes(as_file(b"\x80\x02" + spoiled, originals, legacy=True))
+    assert isinstance(read_case("endless", folder / "x.pt"), CheckpointError)
 
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
