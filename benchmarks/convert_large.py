@@ -3,7 +3,7 @@
     python benchmarks/convert_large.py [--peers-python PEERS/bin/python] [--directory DIR]
 
 Writes a native checkpoint of random numbers (4 GB for the default model, ViT-g/14), runs each case in a process of its
-own, and prints a Markdown table. Up to 12 GB of disk are used at once and freed at the end.
+own, and prints a Markdown table. Up to 12 GB of disk, and of memory for the page cache, are used and freed at the end.
 
 The files are in the page cache when they are read, so what is compared is the work on the numbers and not the disk; a
 load ends when every number has been read once, since numbers that are still in a mapped file haven't been loaded.
@@ -138,14 +138,14 @@ def read_once(arrays: Iterable[Any]) -> float:
 CASES: dict[str, tuple[str, Callable[[Path, Path], Callable[[], Any]], str, str]] = {
     "write": ("write a native file, random numbers", write, "", "native"),
     "copy": ("plain copy of the file", copy, "native", "copy"),
-    "to_timm": ("convert native to timm", convert("timm"), "native", "timm"),
-    "to_huggingface": ("convert native to Hugging Face (splits qkv)", convert("huggingface"), "native", "huggingface"),
-    "from_huggingface": ("convert Hugging Face to native (joins qkv)", convert("native"), "huggingface", "again"),
     "torch": ("`vit_torch.load`", load_torch, "native", ""),
     "jax": ("`vit_jax.load`", load_jax, "native", ""),
     "mesh": ("`vit_jax.load`, 8 CPU devices, fsdp=8", load_mesh, "native", ""),
+    "to_timm": ("convert native to timm", convert("timm"), "native", "timm"),
     "timm": ("timm `create_model`, its file", load_timm, "timm", ""),
+    "to_huggingface": ("convert native to Hugging Face (splits qkv)", convert("huggingface"), "native", "huggingface"),
     "transformers": ("transformers `from_pretrained`, its file", load_transformers, "huggingface", ""),
+    "from_huggingface": ("convert Hugging Face to native (joins qkv)", convert("native"), "huggingface", "again"),
 }
 PEERS = ("timm", "transformers")
 
@@ -178,15 +178,16 @@ def measure(name: str, directory: Path, python: str) -> dict[str, float]:
 
 def compare(directory: Path, peers_python: str | None) -> None:
     results: dict[str, dict[str, float]] = {}
-    for name, (label, _, _, target) in CASES.items():
+    for number, (name, (label, *_)) in enumerate(CASES.items()):
         if name in PEERS and peers_python is None:
             continue
         python = peers_python if name in PEERS and peers_python else sys.executable
         results[name] = measure(name, directory, python)
         print(f"{label}: {results[name]['seconds']:.1f} s", file=sys.stderr)
-        if target in ("copy", "again"):
-            path = directory / target
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        needed = {"native", *(source for _, _, source, _ in list(CASES.values())[number + 1 :])}
+        for path in directory.iterdir():
+            if path.name not in needed:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
     size = sum(file.stat().st_size for file in (directory / "native").glob("*.safetensors"))
     print(f"{size / GB:.2f} GB, {os.cpu_count()} CPU cores\n")
     print("| | seconds | CPU seconds | GB/s | times the copy | peak MiB | added MiB |")

@@ -22,7 +22,6 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "configs": (),
     "containers": (),
     "contracts": (),
-    "formats": (),
     "fuzz": (),
     "data_pipeline": ("grain", "tensorflow_datasets"),
     "hub": ("jax", "torch", "huggingface_hub"),

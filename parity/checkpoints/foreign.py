@@ -174,7 +174,7 @@ def make(path: Path, **fields: Any) -> Config:
         raise CheckpointError(f"{path}: got {fields['depth']} blocks, expected at most {_MAX_DEPTH}")
     try:
         return replace(_PLAIN, **fields)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:  # TypeError: a document may have anything for a number
         raise CheckpointError(f"{path}: {error}") from None
 
 

@@ -269,7 +269,7 @@ def _config(
     )
     fields |= _mlp(shapes, first, path)
     fields |= _positions(shapes, names, fields, like, path)
-    fields |= {"image_size": tuple(given["image_size"])} if "image_size" in given else {}
+    fields |= {"image_size": given["image_size"]} if "image_size" in given else {}
     return make(path, **fields, preprocessing=_preprocessing(names.kind, document, like, path))
 
 

@@ -35,16 +35,8 @@ def reduced(config: Config, depth: int) -> Config:
     )
 
 
-def distinct(names: Iterable[str], depth: int) -> dict[Config, list[str]]:
-    """The reduced configs of some names, each with the names that share it."""
-    groups: dict[Config, list[str]] = {}
-    for name in names:
-        groups.setdefault(reduced(configs.get(name), depth), []).append(name)
-    return groups
-
-
 def distinct_options(names: Iterable[str], depth: int) -> dict[Config, list[str]]:
-    """As `distinct`, at one small width: models that have the same options at other sizes become equal, too."""
+    """The reduced configs of some names at one small width, each with the names that share it."""
     groups: dict[Config, list[str]] = {}
     for name in names:
         groups.setdefault(reduced(narrow(configs.get(name)), depth), []).append(name)

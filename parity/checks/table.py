@@ -19,7 +19,7 @@ from .. import checkpoints, configs
 from ..tolerances import FORWARD, USUAL_ELSEWHERE
 from .forward import DTYPES, check_forward, fits, required_bytes
 from .plant import MODEL, PLANTS
-from .reduced import GRID, distinct
+from .reduced import GRID, distinct_options
 from .report import ForwardReport
 
 COMMAND = "python -m parity.checks.table"
@@ -29,6 +29,9 @@ FULL_SIZE = (
     "vit_small_patch14_reg4_dinov2",
     "vit_base_patch32_clip_224",
     "vit_base_patch16_siglip_224",
+    "vit_small_patch16_dinov3",
+    "eva02_small_patch14_224",
+    "beit_base_patch16_224",
 )
 DEPTH = 2
 
@@ -49,8 +52,8 @@ place.
 _REDUCED = f"""\
 ## Every registered model, reduced
 
-Real widths, the first {DEPTH} blocks, one image of {GRID[0]} x {GRID[1]} patches: registered models are square, which
-would hide exchanged rows and columns. Models that are equal once so reduced share a row.
+One small width, {DEPTH} blocks, one image of {GRID[0]} x {GRID[1]} patches: registered models are square, which would
+hide exchanged rows and columns. Models that are equal once so reduced share a row.
 """
 
 _PLANTED = f"""\
@@ -67,9 +70,9 @@ def parity_page(log: Log) -> tuple[str, bool]:
     Args:
         log: Called with a line for each model.
     """
-    groups = distinct(configs.names(), DEPTH)
+    groups = distinct_options(configs.names(), DEPTH)
     skipped = [name for config, names in groups.items() if not fits(config, 1) for name in names]
-    small = {", ".join(f"`{name}`" for name in names): config for config, names in groups.items() if fits(config, 1)}
+    small = {_label(names): config for config, names in groups.items() if fits(config, 1)}
     full = [_check(f"`{name}`", name, 2, log) for name in FULL_SIZE]
     reduced = [_check(label, config, 1, log) for label, config in small.items()]
     planted = {name: check_forward(MODEL, plant=plant.apply) for name, plant in PLANTS.items()}
@@ -101,6 +104,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     output.write_text(page)
     console.print(f"{output}: {'all passed' if passed else 'FAILED'} in {time.monotonic() - start:.0f} s")
     return 0 if passed else 1
+
+
+def _label(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"`{names[0]}`{more}"
 
 
 def _check(label: str, model: str | configs.Config, batch_size: int, log: Log) -> tuple[str, ForwardReport]:

@@ -1,7 +1,7 @@
 """Forward parity in three precisions, from parameters that are random in every tensor.
 
-Every set of options is checked at one small width and every width with one set of options; docs/parity.md, which
-`python -m parity.checks.table` writes, has each registered model with its own of both.
+Test models are checked in every precision, every set of options at one small width and the usual widths in float64;
+docs/parity.md, which `python -m parity.checks.table` writes, has every set of options in every precision.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ import vit_torch.state
 from parity import checkpoints, configs
 from parity.checks import check_forward, fits, random_images, random_parameters, required_bytes
 from parity.checks.forward import DTYPES, exact_jax
-from parity.checks.reduced import distinct, distinct_options, distinct_sizes, reduced
+from parity.checks.reduced import distinct_options, distinct_sizes, reduced
 from parity.compare import compare, not_identical
 from parity.configs import Execution
 from parity.tolerances import FORWARD
 
 TEST_MODELS = configs.names("*test*")
 OPTIONS = distinct_options(configs.names(), 1)
-SIZES = distinct_sizes(configs.names())
+SIZES = distinct_sizes(name for name in configs.names("vit_*") if configs.get(name).embed_dim <= 1024)
 
 EXECUTIONS = {
     "reference": Execution(attention="reference"),
@@ -49,12 +49,12 @@ def test_test_models(name):
 
 @pytest.mark.parametrize("config", OPTIONS, ids=[names[0] for names in OPTIONS.values()])
 def test_every_set_of_options(config):
-    report = check_forward(config)
+    report = check_forward(config, dtypes=["float64"])
     assert report.passed, report.failures
 
 
 @pytest.mark.parametrize("name", SIZES.values())
-def test_every_width(name):
+def test_usual_widths(name):
     report = check_forward(reduced(configs.get(name, num_classes=0), 1), dtypes=["float64"], batch_size=1)
     assert report.passed, report.failures
 
@@ -62,14 +62,13 @@ def test_every_width(name):
 def test_no_registered_model_is_left_out():
     names = configs.names()
     assert sorted(name for group in OPTIONS.values() for name in group) == names
-    assert sorted(name for group in distinct(names, 2).values() for name in group) == names
     # One that differs in an option, and one that differs in nothing that a forward pass sees.
     assert reduced(configs.get("vit_test", norm_eps=1e-5), 2) != reduced(configs.get("vit_test"), 2)
     assert reduced(configs.get("vit_base_patch16_384"), 2) == reduced(configs.get("vit_base_patch16_224"), 2)
 
 
 @pytest.mark.parametrize("execution", EXECUTIONS.values(), ids=EXECUTIONS)
-@pytest.mark.parametrize("name", ["vit_test_reg_scale", "vit_test_map"])
+@pytest.mark.parametrize("name", ["vit_test_map", "vit_test_dinov3", "vit_test_rope_mixed", "vit_test_beit"])
 def test_every_execution(name, execution):
     report = check_forward(name, execution=execution, dtypes=["float64", "float32"])
     assert report.passed, report.failures
@@ -192,7 +191,7 @@ def test_errors_name_what_was_wrong():
 
 def test_what_does_not_fit_is_refused():
     assert fits(configs.get("vit_test"))
-    big = configs.get("vit_gigantic_patch14_224", depth=100_000)
+    big = configs.get("vit_gigantic_patch14_224", depth=1024)
     assert not fits(big)
     small = configs.get("vit_test")
     assert not fits(small, memory=required_bytes(small) - 1)
