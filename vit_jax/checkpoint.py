@@ -50,8 +50,9 @@ def load(
     shardings = parameter_shardings(model, mesh) if mesh is not None else {}
 
     def place(name: str, shape: tuple[int, ...], read: Callable[..., np.ndarray]) -> jax.Array:
-        def part(index: tuple[slice, ...] = ()) -> np.ndarray:
-            return read(index) if dtype is None else read(index).astype(jnp.dtype(dtype))
+        def part(index: tuple[slice, ...] | None = None) -> np.ndarray:
+            value = read(index or ())
+            return value if dtype is None else value.astype(jnp.dtype(dtype))
 
         if not shardings:
             return jnp.asarray(part())

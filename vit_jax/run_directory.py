@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from flax import nnx
 
 from parity.checkpoints import Checkpoint, CheckpointError, Tensors
@@ -138,7 +139,7 @@ class RunTensors(Tensors):
         self.path, self._part = path, part
         self._handler = ocp.PyTreeCheckpointHandler()
         try:
-            found = self._handler.metadata(path).tree
+            found = self._handler.metadata(epath.Path(path)).tree
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{path}: not a readable Orbax checkpoint: {error}") from None
         if part not in found:
@@ -157,7 +158,7 @@ class RunTensors(Tensors):
             restore_args={self._part: {name: ocp.RestoreArgs(restore_type=np.ndarray)}},
             partial_restore=True,
         )
-        value = self._handler.restore(self.path, args=arguments)[self._part][name]
+        value = self._handler.restore(epath.Path(self.path), args=arguments)[self._part][name]
         return np.ascontiguousarray(self._rules[name].to_canonical(value) if name in self._rules else value)
 
     def __iter__(self) -> Iterator[str]:

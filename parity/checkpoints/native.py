@@ -78,7 +78,9 @@ def read(path: str | Path) -> Checkpoint:
         raise CheckpointError(f"{file}: {error}") from None
     name, source = data.get("name") or "", data.get("source") or {}
     if not isinstance(name, str) or not isinstance(source, dict):
-        raise CheckpointError(f"{file}: name, source: got {name!r:.80}, {source!r:.80}, expected a string and an object")
+        raise CheckpointError(
+            f"{file}: name, source: got {name!r:.80}, {source!r:.80}, expected a string and an object"
+        )
     return Checkpoint(path, config, name, source, open_tensors(path))
 
 
