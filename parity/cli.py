@@ -21,6 +21,7 @@ Dtype = Literal["float64", "float32", "bfloat16"]
 Framework = Literal["flax", "torch"]
 Format = Literal["native", "timm", "huggingface", "open_clip", "torchvision", "google", "meta"]
 From = Annotated[Format | Literal["run"] | None, tyro.conf.arg(name="from")]
+Pool = Literal["token", "avg", "token_avg", "none"] | None
 NumericsSource = Literal["timm", "google", "huggingface", "torchvision", "open_clip", "meta"] | None
 
 
@@ -210,6 +211,7 @@ def convert(
     image_size: tuple[int, int] | None = None,
     patch_size: tuple[int, int] | None = None,
     num_classes: int | None = None,
+    global_pool: Pool = None,
 ) -> int:
     """Write a checkpoint in another format; every tensor is accounted for, or nothing is written.
 
@@ -223,6 +225,7 @@ def convert(
         image_size: Another height and width; positions are resized by the source's own kernel.
         patch_size: Another height and width of patches; positions and the patch embedding are resized.
         num_classes: Another head, with new values; 0 for none.
+        global_pool: Another pooling, for a format that has no other.
     """
     from . import checkpoints
 
@@ -236,6 +239,7 @@ def convert(
         image_size=image_size,
         patch_size=patch_size,
         num_classes=num_classes,
+        global_pool=global_pool,
     )
     ignored = source.source.get("ignored", {})
     for name, reason in ignored.items():

@@ -28,6 +28,7 @@ def load(
     image_size: int | tuple[int, int] | None = None,
     patch_size: int | tuple[int, int] | None = None,
     num_classes: int | None = None,
+    global_pool: str | None = None,
     execution: Execution = Execution(),
 ) -> Model:
     """The model of a checkpoint.
@@ -39,13 +40,16 @@ def load(
         image_size: Another input size; positions are resized.
         patch_size: Another patch size; positions and the patch embedding are resized.
         num_classes: Another head, with new values; 0 for none.
+        global_pool: Another pooling, such as `avg` for a source that doesn't pool.
         execution: How to run the model.
 
     Raises:
         CheckpointError: Not a readable checkpoint, or tensors that don't fit, all in one report.
     """
     checkpoint = checkpoints.open_checkpoint(path)
-    config, tensors = adapt(checkpoint, image_size=image_size, patch_size=patch_size, num_classes=num_classes)
+    config, tensors = adapt(
+        checkpoint, image_size=image_size, patch_size=patch_size, num_classes=num_classes, global_pool=global_pool
+    )
     model = nnx.eval_shape(lambda: create_model(config, rngs=nnx.Rngs(0), execution=execution))
     shardings = parameter_shardings(model, mesh) if mesh is not None else {}
 

@@ -68,6 +68,7 @@ def adapt(
     image_size: int | tuple[int, int] | None = None,
     patch_size: int | tuple[int, int] | None = None,
     num_classes: int | None = None,
+    global_pool: str | None = None,
 ) -> tuple[Config, Mapping[str, np.ndarray]]:
     """The config and the tensors of a checkpoint at another image or patch size, or with another head.
 
@@ -77,19 +78,33 @@ def adapt(
         patch_size: Another patch size; the patch embedding is resized too, by the pseudo-inverse (FlexiViT).
         num_classes: Another number of classes: new heads, normal with a standard deviation of 0.02 from seed 0; 0
             leaves them out.
+        global_pool: Another pooling, of those that have no parameters: some sources don't pool at all (MAE) or
+            otherwise than others do (DINOv3).
 
     Raises:
-        ValueError: A size that the patch size doesn't divide.
+        ValueError: A size that the patch size doesn't divide, or a pooling with parameters.
     """
     config, tensors = checkpoint.config, checkpoint.tensors
     sizes = {"image_size": image_size, "patch_size": patch_size}
     new = replace(config, **{name: size for name, size in sizes.items() if size is not None})
+    if global_pool is not None and global_pool != config.global_pool:
+        if "map" in (global_pool, config.global_pool):
+            raise ValueError(f"global_pool: got {global_pool!r} for {config.global_pool!r}, but `map` has parameters")
+        new = _with_pooling(new, global_pool, num_classes)
     changed: dict[str, np.ndarray | None] = dict(_resized(tensors, config, new))
-    if num_classes is not None and num_classes != config.num_classes:
+    if num_classes is not None and (num_classes != config.num_classes or new.pooled_dim != config.pooled_dim):
         new = replace(new, num_classes=num_classes)
         changed |= dict.fromkeys(name for name in tensors if name.split(".")[0] in HEADS)
         changed |= dict(_new_heads(new))
     return new, Overlay(tensors, changed) if changed else tensors
+
+
+def _with_pooling(config: Config, global_pool: str, num_classes: int | None) -> Config:
+    """A config that pools otherwise; its head must fit, or be made anew."""
+    new = replace(config, global_pool=global_pool, num_classes=0 if global_pool == "none" else config.num_classes)
+    if num_classes is None and (new.pooled_dim != config.pooled_dim or new.num_classes != config.num_classes):
+        raise ValueError(f"global_pool: got {global_pool!r}, which the head doesn't fit; expected num_classes with it")
+    return new
 
 
 def _new_heads(config: Config) -> Iterator[tuple[str, np.ndarray]]:

@@ -109,6 +109,7 @@ def convert(
     image_size: int | tuple[int, int] | None = None,
     patch_size: int | tuple[int, int] | None = None,
     num_classes: int | None = None,
+    global_pool: str | None = None,
 ) -> Checkpoint:
     """Writes a checkpoint in another format, every tensor accounted for.
 
@@ -119,9 +120,10 @@ def convert(
         model: As in `open_checkpoint`, like `format` and `numerics`.
         format: Of the source.
         numerics: Of the result.
-        image_size: As in `adapt`, like `patch_size` and `num_classes`.
+        image_size: As in `adapt`, like what follows.
         patch_size: Another patch size.
         num_classes: Another head.
+        global_pool: Another pooling.
 
     Returns:
         The source, as it was opened.
@@ -135,7 +137,9 @@ def convert(
     source = open_checkpoint(src, model=model, format=format, numerics=numerics)
     account(parameter_shapes(source.config), shapes_of(source.tensors), source=str(src))
     expect_floats(dtypes_of(source.tensors), source=str(src))
-    config, tensors = adapt(source, image_size=image_size, patch_size=patch_size, num_classes=num_classes)
+    config, tensors = adapt(
+        source, image_size=image_size, patch_size=patch_size, num_classes=num_classes, global_pool=global_pool
+    )
     origin = source.source if source.source else {"format": "vit-parity"}
     FORMATS[to].write(dst, config, tensors, name=source.name, source=origin)
     return source

@@ -65,10 +65,12 @@ def _vit(config: VitConfig) -> Iterator[tuple[str, Shape]]:
     if config.fc_norm:
         yield from _norm("fc_norm", dim, config)
     if config.pre_logits_dim:
-        yield from _linear("pre_logits.fc", dim, config.pre_logits_dim)
+        yield from _linear("pre_logits.fc", config.pooled_dim, config.pre_logits_dim)
     if config.num_classes:
         for head in ("head", "head_dist")[: 1 + config.dist_token]:
-            yield from _linear(head, config.pre_logits_dim or dim, config.num_classes, bias=config.head_bias)
+            yield from _linear(
+                head, config.pre_logits_dim or config.pooled_dim, config.num_classes, bias=config.head_bias
+            )
 
 
 def _block(name: str, index: int, config: VitConfig) -> Iterator[tuple[str, Shape]]:

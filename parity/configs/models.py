@@ -364,6 +364,9 @@ VIT: dict[str, Fields] = {
     | dict(global_pool="avg", final_norm=False, fc_norm=True),
     "vit_test_shared_bias": size(48, 3, 4, 80, block="res_post")
     | at((4, 8), (24, 40), num_classes=10, rel_pos_bias="shared", pre_logits_dim=20, head_bias=False),
+    "vit_test_token_avg": size(48, 3, 4, 80)
+    | DINOV2_REG
+    | at((4, 8), (24, 40), num_classes=10, global_pool="token_avg"),
     "vit_test_things": size(48, 3, 4, 80) | THINGS | at((4, 8), (24, 40), num_classes=10),
     "vit_test_scaling": size(48, 3, 4, 80, layer_scale_init=0.1) | XP | at((4, 8), (24, 40), num_classes=10),
     "vit_test_differential": size(48, 3, 4, 80, differential_attention=True, qk_norm=True)

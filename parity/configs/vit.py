@@ -28,7 +28,7 @@ ResizeKernel = Literal[
 RelPosResize = Literal["geometric", "bilinear"]
 PosEmbedPrefix = Literal["all", "class", "none"]
 RelPosBias = Literal["none", "block", "shared"]
-GlobalPool = Literal["token", "avg", "map", "none"]
+GlobalPool = Literal["token", "avg", "token_avg", "map", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +82,8 @@ class VitConfig:
         rope: Rotary positions of query and key; None for none.
         rel_pos_bias: BEiT's learned bias of attention by distance: a table in each `block`, one `shared`, or `none`.
         rel_pos_resize: How its tables are taken to another grid: `geometric` as in timm, `bilinear` as at Hugging Face.
-        global_pool: `token` takes the class token, `avg` the mean of the patches, `map` attention pooling with a
-            learned query, `none` leaves the tokens unpooled.
+        global_pool: `token` takes the class token, `avg` the mean of the patches, `token_avg` both side by side
+            (DINOv2's linear heads), `map` attention pooling with a learned query, `none` leaves the tokens unpooled.
         pool_include_prefix: Whether `avg` and `map` take the prefix tokens, too.
         attn_pool_heads: Heads of attention pooling; None for `num_heads`.
         attn_pool_mlp_dim: Hidden width of its MLP; None for `mlp_dim`.
@@ -172,6 +172,11 @@ class VitConfig:
         return {"all": self.num_prefix_tokens, "class": int(self.class_token), "none": 0}[self.pos_embed_prefix]
 
     @property
+    def pooled_dim(self) -> int:
+        """Width of the pooled features."""
+        return self.embed_dim * (2 if self.global_pool == "token_avg" else 1)
+
+    @property
     def kv_heads(self) -> tuple[int, ...]:
         """Heads of key and value in each block."""
         return (self.num_heads,) * self.depth if self.num_kv_heads is None else self.num_kv_heads
@@ -224,7 +229,10 @@ class VitConfig:
             _expect(fits, "image_size", self.image_size, f"multiples of patch_size {self.patch_size}")
         heads = f"a divisor of embed_dim {self.embed_dim}"
         _expect(self.embed_dim % self.num_heads == 0, "num_heads", self.num_heads, heads)
-        _expect(self.class_token or self.global_pool != "token", "global_pool", "'token'", "class_token=True with it")
+        if self.global_pool in ("token", "token_avg"):
+            _expect(self.class_token, "global_pool", repr(self.global_pool), "class_token=True with it")
+        if self.global_pool == "token_avg":
+            _expect(not self.fc_norm, "fc_norm", True, "false with global_pool='token_avg'")
         _expect(self.class_token or not self.dist_token, "dist_token", True, "class_token=True with it")
         if self.dist_token:
             _expect(self.global_pool == "token", "global_pool", repr(self.global_pool), "'token' with dist_token")

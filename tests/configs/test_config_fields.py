@@ -46,7 +46,7 @@ BAD_FIELDS = [
     ({"block": "parallel_scaling", "mlp": "swiglu"}, r"^mlp: got 'swiglu', expected 'mlp' in parallel_scaling blocks$"),
     ({"pos_embed": "rope"}, r"^pos_embed: got 'rope', expected one of learned, sincos2d, "),
     ({"pos_embed_resize": "nearest"}, r"^pos_embed_resize: got 'nearest', expected one of bicubic_antialias, "),
-    ({"global_pool": "max"}, r"^global_pool: got 'max', expected one of token, avg, map, none$"),
+    ({"global_pool": "max"}, r"^global_pool: got 'max', expected one of token, avg, token_avg, map, none$"),
     ({"class_token": False}, r"^global_pool: got 'token', expected class_token=True with it$"),
     (
         {"class_token": False, "dist_token": True, "global_pool": "avg"},

@@ -40,6 +40,7 @@ NOT_IN_TIMM = {
     "vit_test_sincos": 57_466,
     "vit_test_swiglu": 70_762,
     "vit_test_things": 111_802,
+    "vit_test_token_avg": 59_914,
 }
 
 ACTIVATIONS = {None: "gelu", "gelu_tanh": "gelu_tanh", "quick_gelu": "quick_gelu", "silu": "silu", "nn.SiLU": "silu"}

@@ -30,7 +30,7 @@ API: dict[str, dict[str, str]] = {
         "replace": "config, **overrides",
     },
     "parity.checkpoints": {
-        "convert": "src, dst, *, to, model, format, numerics, image_size, patch_size, num_classes",
+        "convert": "src, dst, *, to, model, format, numerics, image_size, patch_size, num_classes, global_pool",
         "open_checkpoint": "path, *, model, format, numerics",
         "read": "path",
         "write": "path, config, tensors, *, name, source",
@@ -39,11 +39,11 @@ API: dict[str, dict[str, str]] = {
     "vit_jax.models": {"create_model": "name, *, rngs, execution, **overrides"},
     "vit_torch.models": {"create_model": "name, *, device, execution, **overrides"},
     "vit_jax.checkpoint": {
-        "load": "path, *, mesh, dtype, image_size, patch_size, num_classes, execution",
+        "load": "path, *, mesh, dtype, image_size, patch_size, num_classes, global_pool, execution",
         "save": "model, path, *, name",
     },
     "vit_torch.checkpoint": {
-        "load": "path, *, device, dtype, image_size, patch_size, num_classes, execution",
+        "load": "path, *, device, dtype, image_size, patch_size, num_classes, global_pool, execution",
         "save": "model, path, *, name",
     },
     "vit_jax.state": {

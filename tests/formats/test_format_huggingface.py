@@ -283,7 +283,6 @@ def test_tensors_that_do_not_fit(change, message, tmp_path):
     [
         ("ViTModel", "embeddings.mask_token", "left out in pre-training"),
         ("ViTForMaskedImageModeling", "decoder.0.weight", "decoder of pre-training"),
-        ("Dinov2ForImageClassification", "classifier.weight", "side by side"),
         ("BeitModel", "encoder.layer.0.attention.attention.relative_position_bias.relative_position_index", "places"),
         ("CLIPVisionModel", "vision_model.embeddings.position_ids", "0, 1, 2"),
         ("CLIPModel", "text_model.final_layer_norm.weight", "text tower"),

@@ -263,3 +263,21 @@ def test_a_bfloat16_file_has_two_bytes_for_each_number(tmp_path):
     header = int.from_bytes((tmp_path / "model" / WEIGHTS).read_bytes()[:8], "little")
     size = (tmp_path / "model" / WEIGHTS).stat().st_size
     assert size == 8 + header + 2 * checkpoints.parameter_count(config)
+
+
+@pytest.mark.parametrize("side", [vit_jax, vit_torch], ids=["flax", "torch"])
+def test_another_pooling(side, tmp_path):
+    config = configs.get("vit_test", global_pool="none", num_classes=0)
+    tensors = random_parameters(checkpoints.parameter_shapes(config))
+    checkpoints.write(tmp_path / "unpooled", config, tensors)
+    model = side.load(tmp_path / "unpooled", global_pool="avg", num_classes=7)
+    assert (model.config.global_pool, model.config.num_classes) == ("avg", 7)
+    assert side.load(tmp_path / "unpooled", global_pool="token").config.num_classes == 0
+    with pytest.raises(ValueError, match=r"^global_pool: got 'map' for 'none', but `map` has parameters$"):
+        side.load(tmp_path / "unpooled", global_pool="map")
+    checkpoints.convert(tmp_path / "unpooled", tmp_path / "headed", global_pool="token", num_classes=7)
+    with pytest.raises(
+        ValueError, match=r"^global_pool: got 'token_avg', which the head doesn't fit; expected num_classe"
+    ):
+        side.load(tmp_path / "headed", global_pool="token_avg")
+    assert side.load(tmp_path / "headed", global_pool="token_avg", num_classes=7).config.pooled_dim == 96

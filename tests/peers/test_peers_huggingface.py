@@ -134,7 +134,7 @@ def run_peer(model: Model, images: torch.Tensor, **options: Any) -> Outputs:
             output = model.get_image_features(**inputs).pooler_output
         elif name == "CLIPVisionModelWithProjection":
             output = model(**inputs).image_embeds
-        elif "ForImageClassification" in name and "Dinov2" not in name:
+        elif "ForImageClassification" in name:
             output = model(**inputs).logits
         else:
             output = encoded.get("pooler_output", None)

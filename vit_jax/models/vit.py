@@ -63,10 +63,12 @@ class VisionTransformer(nnx.Module):
         self.norm = make_norm(config, dim, rngs=rngs) if config.final_norm else None
         self.attn_pool = AttentionPool(config, rngs=rngs) if config.global_pool == "map" else None
         self.fc_norm = make_norm(config, dim, rngs=rngs) if config.fc_norm else None
-        self.pre_logits = PreLogits(dim, config.pre_logits_dim, rngs=rngs) if config.pre_logits_dim else None
+        self.pre_logits = (
+            PreLogits(config.pooled_dim, config.pre_logits_dim, rngs=rngs) if config.pre_logits_dim else None
+        )
 
         def head(present: bool) -> Linear | None:
-            inputs = config.pre_logits_dim or dim
+            inputs = config.pre_logits_dim or config.pooled_dim
             if not (present and config.num_classes):
                 return None
             axes = ("embed", "classes")
@@ -161,6 +163,8 @@ class VisionTransformer(nnx.Module):
             return x[:, 0]
         if config.global_pool == "avg":
             return pooled.mean(axis=1)
+        if config.global_pool == "token_avg":
+            return jnp.concatenate([x[:, 0], pooled.mean(axis=1)], axis=-1)
         if self.attn_pool is not None:
             return self.attn_pool(pooled, execution=self.execution)
         return x

@@ -62,10 +62,10 @@ class VisionTransformer(nn.Module):
         self.norm = make_norm(config, dim) if config.final_norm else None
         self.attn_pool = AttentionPool(config) if config.global_pool == "map" else None
         self.fc_norm = make_norm(config, dim) if config.fc_norm else None
-        self.pre_logits = PreLogits(dim, config.pre_logits_dim) if config.pre_logits_dim else None
+        self.pre_logits = PreLogits(config.pooled_dim, config.pre_logits_dim) if config.pre_logits_dim else None
 
         def head(present: bool) -> Linear | None:
-            inputs = config.pre_logits_dim or dim
+            inputs = config.pre_logits_dim or config.pooled_dim
             if not (present and config.num_classes):
                 return None
             return Linear(inputs, config.num_classes, bias=config.head_bias)
@@ -161,6 +161,8 @@ class VisionTransformer(nn.Module):
             return x[:, 0]
         if config.global_pool == "avg":
             return pooled.mean(dim=1)
+        if config.global_pool == "token_avg":
+            return torch.cat([x[:, 0], pooled.mean(dim=1)], dim=-1)
         if self.attn_pool is not None:
             return self.attn_pool(pooled, execution=self.execution)
         return x

@@ -9,7 +9,7 @@ from ...configs import Rope, VitConfig
 from ..shapes import Shape
 from ..translate import Entry, Unused
 from .architecture import Architecture, Json, Setting, attention, blocks, settings
-from .vit import MASK_TOKEN
+from .vit import CLASSIFIER, MASK_TOKEN
 from .vit import NAMES as VIT_NAMES
 
 _SCALES = {"ls1.gamma": "layer_scale1.lambda1", "ls2.gamma": "layer_scale2.lambda1"}
@@ -42,10 +42,6 @@ DINOV3_NAMES = (
     Entry("norm", "norm"),
 )
 NO_REGISTERS = Unused(r"embeddings\.register_tokens", "there are none in it: one of its axes is 0")
-CLASSIFIER = Unused(
-    r"classifier\..*",
-    "it takes the class token and the mean of the patches side by side; the model here gives the class token",
-)
 
 
 def swiglu_dim(hidden: int) -> int:
@@ -126,9 +122,10 @@ def _dinov2(name: str, model_type: str, base: str, *further: Setting, **fixed: A
             replace(
                 variant,
                 name=f"{name}ForImageClassification",
+                fixed=dict(variant.fixed) | dict(global_pool="token_avg"),
+                head=CLASSIFIER,
                 prefixed=True,
-                unused=(MASK_TOKEN, CLASSIFIER),
-                written="never",
+                labels=True,
             ),
         )
     )
