@@ -98,10 +98,21 @@ def outputs(config, *, seed, execution=Execution(), dtype=np.float64):
     return {"logits": left}, {"logits": right}
 
 
-@pytest.mark.parametrize("scan", [False, True], ids=["unrolled", "scanned"])
-@pytest.mark.parametrize("rates", RATES.values(), ids=RATES)
-def test_random_forward_passes_are_equal_in_float64(rates, scan):
-    config = configs.get("vit_test_reg_scale", **rates)
+# Each kind alone, all scanned, blocks that share keys out otherwise, and augmented rotary coordinates.
+PASSES = [
+    ("vit_test_reg_scale", "dropout", False),
+    ("vit_test_reg_scale", "attention dropout", False),
+    ("vit_test_reg_scale", "drop path", False),
+    ("vit_test_reg_scale", "all", True),
+    ("vit_test_things", "all", False),
+    ("vit_test_scaling_differential", "all", False),
+    ("vit_test_dinov3", "drop path", False),
+]
+
+
+@pytest.mark.parametrize(("name", "rates", "scan"), PASSES)
+def test_random_forward_passes_are_equal_in_float64(name, rates, scan):
+    config = configs.get(name, **RATES[rates])
     left, right = outputs(config, seed=11, execution=Execution(scan=scan))
     assert compare(left, right).ok(FORWARD["float64"].limit)
     # The masks did something: another key does something else.
