@@ -19,6 +19,7 @@ import numpy as np
 from ..configs import Config
 from .accounting import CheckpointError, account
 from .shapes import Shape, parameter_shapes
+from .stored import Index
 from .tensors import Tensors, dtypes_of, shapes_of, slice_of
 
 
@@ -225,6 +226,20 @@ class Ours(Tensors):
         pair = self._pairs[name]
         parts = [pair.to_ours(_read(self._tensors, their, pair.place)) for their in pair.theirs]
         return np.concatenate(parts) if len(parts) > 1 else parts[0]
+
+    def slice(self, name: str, index: Index) -> np.ndarray:
+        """Reads a part of one tensor: nothing else where their layout is ours, or else what the whole is made of."""
+        pair = self._pairs[name]
+        if pair.layout or pair.place is not None or not index:
+            return super().slice(name, index)
+        rows = pair.part_shape[0]
+        start, stop, _ = index[0].indices(pair.shape[0])
+        parts = [
+            slice_of(self._tensors, their, (slice(max(start - first, 0), min(stop - first, rows)), *index[1:]))
+            for first, their in zip(range(0, pair.shape[0], rows), pair.theirs, strict=True)
+            if start < first + rows and stop > first
+        ]
+        return np.concatenate(parts) if parts else super().slice(name, index)
 
     def __iter__(self) -> Iterator[str]:
         """Canonical names."""
