@@ -1,6 +1,6 @@
 """Writes docs/parity.md: forward parity of every registered model.
 
-Run `python -m parity.checks.table`; it takes about ten minutes on two cores.
+Run `python -m parity.checks.table`; it takes about a quarter of an hour on two cores.
 """
 
 from __future__ import annotations
