@@ -1,7 +1,7 @@
 """Writes docs/coverage.md: every entry of timm's flat ViTs, held against timm itself.
 
-Run `python -m parity.checks.coverage` where the `peers` extra and both frameworks are installed; about four minutes on
-two cores.
+Run `python -m parity.checks.coverage` where the `peers` extra and both frameworks are installed; about three minutes
+on two cores.
 """
 
 from __future__ import annotations
