@@ -29,7 +29,7 @@ class Overlay(Mapping[str, np.ndarray]):
     def __init__(self, base: Mapping[str, np.ndarray], changed: Mapping[str, np.ndarray | None]):
         self._base = base
         self._changed = {name: value for name, value in changed.items() if value is not None}
-        self._names = [name for name in base if name not in changed] + list(self._changed)
+        self._names = dict.fromkeys([*(name for name in base if name not in changed), *self._changed])
 
     def __getitem__(self, name: str) -> np.ndarray:
         """One tensor."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -64,6 +65,29 @@ def translated(
     if left_out:
         source["ignored"] = left_out
     return Checkpoint(path, config, name or name_of(config), source, ours)
+
+
+def read_document(path: Path, document: str, field: str) -> dict[str, Any]:
+    """What we wrote beside foreign tensors, which don't say all of a config; nothing for a lone file.
+
+    Args:
+        path: What was opened.
+        document: Name of the JSON file.
+        field: The object that it must have.
+
+    Raises:
+        CheckpointError: A file that isn't what we write.
+    """
+    file = path / document
+    if not path.is_dir() or not file.is_file():
+        return {}
+    try:
+        data = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file}: not JSON: {error}") from None
+    if not isinstance(data, dict) or not isinstance(data.get(field), dict):
+        raise CheckpointError(f"{file}: got no object {field}, expected what vit-parity writes beside the tensors")
+    return data
 
 
 def hold_against(

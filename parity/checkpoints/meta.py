@@ -12,7 +12,6 @@ Source: facebookresearch `dinov2/models/vision_transformer.py`, `dinov3/models/v
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -29,7 +28,7 @@ from ..configs.rope import frequencies
 from .accounting import CheckpointError
 from .adapt import Overlay
 from .files import write_directory
-from .foreign import depth_of, grid_fields, heads_of, hold_against, known, make, shape_of, translated
+from .foreign import depth_of, grid_fields, heads_of, hold_against, known, make, read_document, shape_of, translated
 from .native import Checkpoint
 from .shapes import Shape, parameter_shapes
 from .tensors import dtypes_of, open_tensors, shapes_of
@@ -101,7 +100,7 @@ def read(path: str | Path, *, model: str | None = None) -> Checkpoint:
     path = Path(path)
     tensors = open_tensors(path)
     shapes = shapes_of(tensors)
-    document = _document(path)
+    document = read_document(path, DOCUMENT, "config")
     names = _names(shapes, path)
     config = _config(shapes, names, document, known(model), path)
     _check_periods(tensors, names, config, path)
@@ -168,20 +167,6 @@ def write(
         free=free,
     )
     write_directory(path, theirs, {DOCUMENT: document}, replaces=lambda old: (old / DOCUMENT).is_file())
-
-
-def _document(path: Path) -> dict[str, Any]:
-    """What was written beside the tensors; nothing for a lone file."""
-    file = path / DOCUMENT
-    if not path.is_dir() or not file.is_file():
-        return {}
-    try:
-        document = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file}: not JSON: {error}") from None
-    if not isinstance(document, dict) or not isinstance(document.get("config"), dict):
-        raise CheckpointError(f"{file}: got no object config, expected what vit-parity writes beside the tensors")
-    return document
 
 
 def _names(shapes: Mapping[str, Shape], path: Path) -> Names:

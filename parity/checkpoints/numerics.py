@@ -6,7 +6,7 @@ timm with GELU itself, and transformers with another epsilon. Sources: each proj
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,8 +123,7 @@ def _of(config: Config, source: str) -> dict[str, Any] | None:
 
 def _of_timm(config: Config, name: str) -> dict[str, Any] | None:
     """Those of the registered model of that name, or of the first that differs in numerics and sizes alone."""
-    candidates: Iterator[str] = iter([name] if name in names() else names())
-    for candidate in candidates:
+    for candidate in [name] if name in names() else names():
         registered = get(candidate)
         if candidate == name or _structure(registered) == _structure(config):
             return {field: getattr(registered, field) for field in FIELDS}

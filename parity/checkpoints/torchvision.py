@@ -10,7 +10,6 @@ Source: torchvision `models/vision_transformer.py`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +22,7 @@ from ..configs.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from ..configs.registry import build, jsonable
 from .accounting import CheckpointError
 from .files import write_directory
-from .foreign import depth_of, grid_fields, heads_of, hold_against, known, make, shape_of, translated
+from .foreign import depth_of, grid_fields, heads_of, hold_against, known, make, read_document, shape_of, translated
 from .native import Checkpoint
 from .shapes import Shape
 from .tensors import open_tensors, shapes_of
@@ -75,7 +74,7 @@ def read(path: str | Path, *, model: str | None = None) -> Checkpoint:
     path = Path(path)
     tensors = open_tensors(path)
     shapes = shapes_of(tensors)
-    document = _document(path)
+    document = read_document(path, DOCUMENT, "arguments")
     config = _config(shapes, document, known(model), path)
     old_names = any(".mlp.linear_1." in name for name in shapes)
     return translated(path, config, table(old_names=old_names), tensors, name=model, format="torchvision")
@@ -122,20 +121,6 @@ def write(
     shapes = theirs.shapes()
     hold_against(config, lambda: _config(shapes, document, None, path), path=path, format="torchvision")
     write_directory(path, theirs, {DOCUMENT: document}, replaces=lambda old: (old / DOCUMENT).is_file())
-
-
-def _document(path: Path) -> dict[str, Any]:
-    """What was written beside the tensors; nothing for a lone file."""
-    file = path / DOCUMENT
-    if not path.is_dir() or not file.is_file():
-        return {}
-    try:
-        document = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file}: not JSON: {error}") from None
-    if not isinstance(document, dict) or not isinstance(document.get("arguments"), dict):
-        raise CheckpointError(f"{file}: got no object arguments, expected what vit-parity writes beside the tensors")
-    return document
 
 
 def _config(shapes: Mapping[str, Shape], document: Mapping[str, Any], like: Config | None, path: Path) -> Config:

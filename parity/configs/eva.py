@@ -12,6 +12,7 @@ from .models import (
     LARGE,
     MEDIUM,
     MEDIUMD,
+    POOLED,
     SMALL,
     TINY,
     Fields,
@@ -31,7 +32,6 @@ def pe_rope(grid: int, *, offset: float = 1.0) -> Rope:
     return Rope(offset=offset, indexing="xy", reference_grid=(grid, grid))
 
 
-POOLED: Fields = dict(global_pool="avg", final_norm=False, fc_norm=True)
 BEIT: Fields = POOLED | dict(k_bias=False, pos_embed="none", rel_pos_bias="block", layer_scale_init=1e-5)
 EVA: Fields = POOLED | dict(k_bias=False, normalize="clip")
 EVA02: Fields = dict(k_bias=False, act="silu", rope=Rope(reference_grid=(16, 16)), normalize="clip")

@@ -57,7 +57,8 @@ SO400M = size(1152, 27, 16, 4304)
 
 IMAGENET: Fields = dict(normalize="imagenet")
 GAP: Fields = dict(class_token=False, global_pool="avg")
-FC_NORM: Fields = GAP | dict(final_norm=False, fc_norm=True)
+POOLED: Fields = dict(global_pool="avg", final_norm=False, fc_norm=True)
+FC_NORM: Fields = GAP | POOLED
 REG_GAP: Fields = FC_NORM | dict(pos_embed_prefix="none", layer_scale_init=1e-5, crop_pct=0.95)
 CLIP: Fields = dict(pre_norm=True, patch_bias=False, norm_eps=1e-5, normalize="clip", crop_pct=1.0)
 QUICK_CLIP: Fields = CLIP | dict(act="quick_gelu")
