@@ -1,0 +1,43 @@
+"""The command line, `vit-parity`. A command imports a framework only when it runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+import tyro
+
+from .check import check
+from .common import escaped, print_rich, use_cpu_devices
+from .demo import demo
+from .models import info, models
+from .train import recipe_commands, train
+from .weights import convert, evaluate
+
+__all__ = ["COMMANDS", "main", "use_cpu_devices"]
+
+COMMANDS: dict[str, Callable[..., int]] = {
+    "demo": demo,
+    "models": models,
+    "info": info,
+    "train": train,
+    "eval": evaluate,
+    "convert": convert,
+    "check": check,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs a command and exits with its code; what a user got wrong is one line and code 2."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    run = tyro.extras.subcommand_cli_from_dict
+    try:
+        if args[:1] == ["train"]:
+            # As in `eval`; `--data.name` beside `--data.augmentation...` is what the recipe's fields make of it.
+            rest = ["--data.name" if arg == "--data" else arg for arg in args[1:]]
+            sys.exit(run(recipe_commands(), prog="vit-parity train", args=rest))
+        description = "The same Vision Transformer in JAX and in PyTorch, provably."
+        sys.exit(run(COMMANDS, prog="vit-parity", description=description, args=args))
+    except (ValueError, ModuleNotFoundError) as error:
+        print_rich(f"[bold red]error[/]: {escaped(error)}", stderr=True)
+        sys.exit(2)

@@ -1,0 +1,5 @@
+"""`python -m parity.cli`."""
+
+from . import main
+
+main()

@@ -1,0 +1,78 @@
+"""What the commands share; loads no framework."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from .. import configs
+
+if TYPE_CHECKING:
+    from ..configs import Config
+
+Dtype = Literal["float64", "float32", "bfloat16"]
+Framework = Literal["flax", "torch"]
+Format = Literal["native", "timm", "huggingface", "open_clip", "torchvision", "google", "meta"]
+From = Annotated[Format | Literal["run"] | None, tyro.conf.arg(name="from")]
+NumericsSource = Literal["timm", "google", "huggingface", "torchvision", "open_clip", "meta"] | None
+
+
+def use_cpu_devices(num: int) -> None:
+    """Makes JAX simulate that many devices on the CPU; must come before JAX is used.
+
+    Raises:
+        ValueError: JAX already runs with another number of devices.
+    """
+    import jax
+
+    try:
+        jax.config.update("jax_platforms", "cpu")
+        jax.config.update("jax_num_cpu_devices", num)
+    except RuntimeError:
+        if jax.device_count() != num:
+            raise ValueError(f"devices: got {num}, but JAX already runs with {jax.device_count()}") from None
+
+
+def use_present_platform(default: str = "") -> None:
+    """Keeps JAX from looking for a TPU that isn't there, which takes 20 s where libtpu is installed to compile for one.
+
+    Args:
+        default: The platform to take where the user named none; JAX's own choice if empty.
+    """
+    if "JAX_PLATFORMS" not in os.environ:
+        devices = [*Path("/dev").glob("accel*"), *Path("/dev/vfio").glob("[0-9]*")]
+        os.environ["JAX_PLATFORMS"] = default or ("" if devices or find_spec("libtpu") is None else "cpu")
+
+
+def is_path(target: str) -> bool:
+    """Whether a target is meant as a path and not as a registered name."""
+    is_file = target not in configs.names() and Path(target).exists()
+    return "/" in target or target.startswith(".") or is_file
+
+
+def check_classes(config: Config, num_classes: int, path: str, data: str) -> None:
+    """Raises ValueError where a model's head and a data set don't go together."""
+    if config.num_classes != num_classes:
+        raise ValueError(f"{path}: got a head of {config.num_classes} classes, but {data} has {num_classes}")
+
+
+def print_rich(item: Any, *, stderr: bool = False) -> None:
+    """Prints text or a table by rich."""
+    from rich.console import Console
+
+    terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    Console(stderr=stderr, soft_wrap=isinstance(item, str), highlight=False, width=None if terminal else 160).print(
+        item
+    )
+
+
+def escaped(text: object) -> str:
+    """Text in which rich takes no bracket for markup."""
+    from rich.markup import escape
+
+    return escape(str(text))

@@ -1,0 +1,90 @@
+"""`vit-parity models` and `info`."""
+
+from __future__ import annotations
+
+from tyro.conf import Positional
+
+from .. import configs
+from .common import From, NumericsSource, is_path, print_rich
+
+
+def models(pattern: Positional[str] = "*") -> int:
+    """List the registered models.
+
+    Args:
+        pattern: Shell-style, such as 'vit_base*' or '*siglip*'.
+    """
+    from rich.table import Table
+
+    from ..checkpoints import parameter_count
+
+    names = configs.names(pattern)
+    if not names:
+        known = configs.close_match(pattern, configs.names())
+        raise ValueError(f"no model matches {pattern!r}{known}")
+    columns = ("image", "patch", "dim", "depth", "heads", "mlp", "tokens", "pool", "classes", "parameters")
+    table = Table(box=None, header_style="bold")
+    table.add_column("model", no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="right")
+    for name in names:
+        config = configs.get(name)
+        tokens = config.num_patches + config.num_prefix_tokens
+        sizes = (config.embed_dim, config.depth, config.num_heads, config.mlp_dim, tokens)
+        count = f"{parameter_count(config) / 1e6:.2f} M"
+        image, patch = ("x".join(map(str, pair)) for pair in (config.image_size, config.patch_size))
+        table.add_row(name, image, patch, *map(str, sizes), config.global_pool, str(config.num_classes), count)
+    print_rich(table)
+    return 0
+
+
+def info(
+    target: Positional[str], *, model: str | None = None, from_: From = None, numerics: NumericsSource = None
+) -> int:
+    """Show a model or a checkpoint: what it is, its numerics, its config and every tensor that isn't used.
+
+    Args:
+        target: A registered name, a directory or file of weights, or `hf-hub:owner/name`.
+        model: The registered name, for a file that doesn't say it.
+        from_: The format of the checkpoint; recognised from its files by default.
+        numerics: The project as whose model the weights are run; the one they come from by default.
+    """
+    from dataclasses import asdict
+
+    from rich.table import Table
+
+    from ..checkpoints import account, dtypes_of, open_checkpoint, parameter_count, parameter_shapes, shapes_of
+    from ..checkpoints.numerics import FIELDS, sources_of, with_numerics
+
+    table = Table("field", "value", box=None, header_style="bold")
+    ignored: dict[str, str] = {}
+    if is_path(target):
+        checkpoint = open_checkpoint(target, model=model, format=from_, numerics=numerics)
+        config, name = checkpoint.config, checkpoint.name
+        account(parameter_shapes(config), shapes_of(checkpoint.tensors), source=target)
+        table.add_row("checkpoint", str(checkpoint.path))
+        table.add_row("becomes", name or configs.name_of(config) or "a config that has no registered name")
+        ignored = checkpoint.source.get("ignored", {})
+        for key, value in checkpoint.source.items():
+            if key != "ignored":
+                table.add_row(f"source.{key}", str(value))
+        table.add_row("types", ", ".join(sorted({str(dtype) for dtype in dtypes_of(checkpoint.tensors).values()})))
+    else:
+        config, name = configs.get(target), target
+        config = config if numerics is None else with_numerics(config, numerics, name=name)
+        table.add_row("model", target)
+    table.add_row("family", configs.family(config))
+    table.add_row("parameters", f"{parameter_count(config):,} in {len(parameter_shapes(config))} tensors")
+    table.add_row("tokens", f"{config.num_prefix_tokens} + {config.grid_size[0]} x {config.grid_size[1]}")
+    table.add_row("numerics", ", ".join(f"{field}={getattr(config, field)}" for field in FIELDS))
+    table.add_row("run so by", ", ".join(sources_of(config, name=name)) or "no known project")
+    for key, value in asdict(config).items():
+        if isinstance(value, dict):
+            for inner, inner_value in value.items():
+                table.add_row(f"{key}.{inner}", str(inner_value))
+        else:
+            table.add_row(key, str(value))
+    for key, reason in ignored.items():
+        table.add_row(f"not used: {key}", reason)
+    print_rich(table)
+    return 0

@@ -1,0 +1,74 @@
+"""`vit-parity train`: one command for each recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro.conf import Positional
+
+from .. import configs, recipes
+from .common import escaped, print_rich, use_cpu_devices, use_present_platform
+
+
+def train_recipe(
+    recipe: Annotated[recipes.Recipe, tyro.conf.arg(name="")],
+    *,
+    directory: Path,
+    data_dir: Path | None = None,
+    devices: int = 0,
+    distributed: bool = False,
+) -> int:
+    """Train in Flax; a run that stands in the directory is resumed.
+
+    Args:
+        recipe: What to train, on what, how.
+        directory: Of the run: metrics, checkpoints, and the native checkpoint at the end.
+        data_dir: Where data sets are kept; `$VIT_PARITY_DATA` or a cache folder by default.
+        devices: Simulate this many CPU devices; 0 takes the machine's own.
+        distributed: One of several processes: `jax.distributed` is initialised from the cluster's environment.
+    """
+    use_cpu_devices(devices) if devices else use_present_platform()
+    if distributed:
+        import jax
+
+        jax.distributed.initialize()
+    from rich.console import Console
+
+    from vit_jax.train import train
+
+    result = train(recipe, directory, data_dir=data_dir, console=Console())
+    test = result.evaluation
+    text = f"accuracy {test.accuracy:.2%}, loss {test.loss:.4f} on {test.count} images; model in {result.model}"
+    print_rich(escaped(text))
+    return 0
+
+
+def train(recipe: Positional[str]) -> int:
+    """Train a recipe in Flax: `vit-parity train RECIPE --help` shows all of its fields."""
+    raise ValueError(f"unknown recipe {recipe!r}{configs.close_match(recipe, recipes.names())}")
+
+
+def recipe_commands() -> dict[str, Callable[..., int]]:
+    """One command for each recipe, whose defaults are the recipe's fields."""
+
+    def command(name: str, default: recipes.Recipe, text: str) -> Callable[..., int]:
+        def run(
+            recipe: Annotated[recipes.Recipe, tyro.conf.arg(name="")] = default,
+            *,
+            directory: Path = Path("runs") / name,
+            data_dir: Path | None = None,
+            devices: int = 0,
+            distributed: bool = False,
+        ) -> int:
+            return train_recipe(
+                recipe, directory=directory, data_dir=data_dir, devices=devices, distributed=distributed
+            )
+
+        arguments = (train_recipe.__doc__ or "").partition("Args:")[2]
+        run.__doc__ = f"{text}\n\nArgs:{arguments}"
+        return run
+
+    return {name: command(name, recipes.get(name), recipes.describe(name)) for name in recipes.names()}

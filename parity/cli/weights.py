@@ -1,0 +1,113 @@
+"""`vit-parity convert` and `eval`."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from .common import (
+    Format,
+    Framework,
+    From,
+    NumericsSource,
+    check_classes,
+    escaped,
+    print_rich,
+    use_present_platform,
+)
+
+Pool = Literal["token", "avg", "token_avg", "none"] | None
+
+
+def convert(
+    src: Positional[str],
+    dst: Positional[Path],
+    *,
+    to: Format = "native",
+    model: str | None = None,
+    from_: From = None,
+    numerics: NumericsSource = None,
+    image_size: tuple[int, int] | None = None,
+    patch_size: tuple[int, int] | None = None,
+    num_classes: int | None = None,
+    global_pool: Pool = None,
+) -> int:
+    """Write a checkpoint in another format; every tensor is accounted for, or nothing is written.
+
+    Args:
+        src: A directory or file of weights in any known format, a training run, or `hf-hub:owner/name`.
+        dst: The directory to write.
+        to: The format to write.
+        model: The registered name, for a file that doesn't say it.
+        from_: The format of the source; recognised from its files by default.
+        numerics: The project as whose model the weights are run; the one they come from by default.
+        image_size: Another height and width; positions are resized by the source's own kernel.
+        patch_size: Another height and width of patches; positions and the patch embedding are resized.
+        num_classes: Another head, with new values; 0 for none.
+        global_pool: Another pooling, for a format that has no other.
+    """
+    from .. import checkpoints
+
+    source = checkpoints.convert(
+        src,
+        dst,
+        to=to,
+        model=model,
+        format=from_,
+        numerics=numerics,
+        image_size=image_size,
+        patch_size=patch_size,
+        num_classes=num_classes,
+        global_pool=global_pool,
+    )
+    ignored = source.source.get("ignored", {})
+    for name, reason in ignored.items():
+        print_rich(escaped(f"not used: {name}: {reason}"))
+    left = f"{len(ignored)} not used, for the reasons above" if ignored else "none left over"
+    print_rich(escaped(f"{len(source.tensors)} tensors of {source.name or src} written to {dst} ({to}); {left}"))
+    return 0
+
+
+def evaluate(
+    path: Positional[str],
+    *,
+    data: str = "digits",
+    split: str = "test",
+    data_dir: Path | None = None,
+    framework: Framework | None = None,
+    batch_size: int = 64,
+) -> int:
+    """Evaluate a checkpoint on a data set.
+
+    Args:
+        path: The checkpoint.
+        data: `digits`, a TFDS image-classification set, or an image folder.
+        split: Of the data set.
+        data_dir: Where data sets are kept; `$VIT_PARITY_DATA` or a cache folder by default.
+        framework: `flax` or `torch`; every installed one by default.
+        batch_size: Images at a time.
+    """
+    from importlib import import_module
+
+    from rich.table import Table
+
+    from ..data import eval_batches, open_source
+
+    use_present_platform()
+    source = open_source(data, split, data_dir=data_dir)
+    packages = {"flax": ("vit_jax", "jax"), "torch": ("vit_torch", "torch")}
+    chosen = [framework] if framework else [name for name, (_, needs) in packages.items() if find_spec(needs)]
+    table = Table("framework", "images", "accuracy", "loss", box=None, header_style="bold")
+    for name in chosen:
+        package, _ = packages[name]
+        model = import_module(package).load(path)
+        check_classes(model.config, source.num_classes, path, data)
+        images = {"image_size": model.config.image_size, "preprocessing": model.config.preprocessing}
+        batches = eval_batches(source, batch_size=batch_size, **images)
+        result = import_module(f"{package}.evaluate").evaluate(model, batches)
+        table.add_row(name, str(result.count), f"{result.accuracy:.4%}", f"{result.loss:.6f}")
+    print_rich(table)
+    return 0
