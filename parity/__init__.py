@@ -1,4 +1,4 @@
-"""What both frameworks share: configs, checkpoints, data, recipes and comparison. Loads neither jax nor torch."""
+"""What both frameworks share: configs, checkpoints, data, recipes, runs and comparison. Loads neither jax nor torch."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from . import configs
 
 if TYPE_CHECKING:
-    from . import checkpoints, data, recipes
+    from . import checkpoints, data, recipes, runs
 
-__all__ = ["checkpoints", "configs", "data", "recipes"]
+__all__ = ["checkpoints", "configs", "data", "recipes", "runs"]
 
 
 def __getattr__(name: str) -> ModuleType:

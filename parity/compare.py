@@ -26,6 +26,7 @@ class Difference:
         relative_l2: ||left - right|| / ||right||, infinite if a value on either side isn't finite.
         max_abs: Largest absolute difference, infinite likewise.
         non_finite: Values that are not finite, on the left and on the right.
+        scale: What `relative_l2` is relative to instead, where that is more than ||right||; else 0.
     """
 
     name: str
@@ -34,14 +35,17 @@ class Difference:
     relative_l2: float
     max_abs: float
     non_finite: tuple[int, int] = (0, 0)
+    scale: float = 0.0
 
     @property
     def remark(self) -> str:
-        """What the numbers don't say: other shapes, values that aren't finite; else empty."""
+        """What the numbers don't say: other shapes, values that aren't finite, another scale; else empty."""
         if self.left_shape != self.right_shape:
             return f"shapes {list(self.left_shape)} and {list(self.right_shape)}"
         left, right = self.non_finite
-        return f"{left} and {right} values are not finite" if left or right else ""
+        if left or right:
+            return f"{left} and {right} values are not finite"
+        return f"relative to {self.scale:.1e}, the scale of its weight" if self.scale else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +102,15 @@ class Comparison:
         return rows + [(name, "", "", "", "only right") for name in self.only_right]
 
 
-def difference(name: str, left: np.ndarray, right: np.ndarray) -> Difference:
-    """Compares two arrays of any type of number; both are taken to float64 first."""
+def difference(name: str, left: np.ndarray, right: np.ndarray, *, scale: float = 0.0) -> Difference:
+    """Compares two arrays of any type of number; both are taken to float64 first.
+
+    Args:
+        name: Of the arrays.
+        left: Any.
+        right: Any; the relative difference is relative to its norm,
+        scale: or to this, if that is more.
+    """
     left, right = np.asarray(left).astype(np.float64), np.asarray(right).astype(np.float64)
     shapes = dict(left_shape=left.shape, right_shape=right.shape)
     non_finite = (_count_non_finite(left), _count_non_finite(right))
@@ -108,22 +119,75 @@ def difference(name: str, left: np.ndarray, right: np.ndarray) -> Difference:
     apart = left - right
     distance, norm = float(np.linalg.norm(apart)), float(np.linalg.norm(right))
     # Against zeros no distance is relative: equal is 0, all else infinitely far.
-    relative = distance / norm if norm else (math.inf if distance else 0.0)
-    return Difference(name=name, relative_l2=relative, max_abs=float(np.abs(apart).max(initial=0.0)), **shapes)
+    yardstick = max(norm, scale)
+    relative = distance / yardstick if yardstick else (math.inf if distance else 0.0)
+    return Difference(
+        name=name,
+        relative_l2=relative,
+        max_abs=float(np.abs(apart).max(initial=0.0)),
+        scale=scale if scale > norm else 0.0,
+        **shapes,
+    )
 
 
-def compare(left: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray]) -> Comparison:
+def compare(
+    left: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray], scales: Mapping[str, float] | None = None
+) -> Comparison:
     """Compares two trees name by name.
 
     Args:
         left: By name.
-        right: By name; relative differences are relative to it.
+        right: By name; relative differences are relative to it,
+        scales: or to these, where they are more, such as `bias_scales(right)`.
     """
+    scales = scales or {}
     return Comparison(
-        differences=tuple(difference(name, left[name], right[name]) for name in left if name in right),
+        differences=tuple(
+            difference(name, left[name], right[name], scale=scales.get(name, 0.0)) for name in left if name in right
+        ),
         only_left=tuple(name for name in left if name not in right),
         only_right=tuple(name for name in right if name not in left),
     )
+
+
+def bias_scales(tree: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """What the norm of each bias would be if its elements were as large as those of the weight beside it.
+
+    Of gradients that is the scale of rounding errors, too: with d the gradient of a layer's output at each token and x
+    its input, of order one, the weight's gradient is the sum of d x over the tokens, the bias's that of d. Where
+    softmax ignores a bias, as that of a key, that sum is zero, and its rounding error is relative to the d.
+    """
+    scales = {}
+    for name, value in tree.items():
+        layer, _, kind = name.rpartition(".")
+        weight = tree.get(f"{layer}.weight")
+        if kind == "bias" and weight is not None:
+            weight = np.asarray(weight).astype(np.float64)
+            scales[name] = float(np.sqrt(np.mean(weight**2) * value.size))
+    return scales
+
+
+# Powers of ten that `magnitudes` counts by; what is less counts as the least.
+DECADES = range(-20, 2)
+
+
+def magnitudes(left: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray]) -> tuple[int, ...]:
+    """Elements of two trees by the power of ten of their difference, relative to the root mean square of their array.
+
+    Names that one side lacks, other shapes and values that aren't finite are left out: `compare` reports them.
+    """
+    counts = np.zeros(len(DECADES), np.int64)
+    for name in left:
+        if name not in right or left[name].shape != right[name].shape:
+            continue
+        one, other = (np.asarray(tree[name]).astype(np.float64) for tree in (left, right))
+        scale = float(np.sqrt(np.mean(other**2))) if other.size else 0.0
+        if scale and np.isfinite(scale):
+            apart = np.abs(one - other).ravel() / scale
+            apart = apart[np.isfinite(apart)]
+            powers = np.floor(np.log10(np.maximum(apart, 10.0 ** DECADES[0]))).astype(int)
+            counts += np.bincount(np.clip(powers, DECADES[0], DECADES[-1]) - DECADES[0], minlength=len(DECADES))
+    return tuple(counts.tolist())
 
 
 def not_identical(left: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray]) -> tuple[str, ...]:

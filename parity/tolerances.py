@@ -43,6 +43,45 @@ FORWARD: dict[str, Tolerance] = {
     ),
 }
 
+# Relative L2 distance of what every submodule of the twins takes and returns.
+LAYERS: dict[str, Tolerance] = {
+    "float64": Tolerance(limit=1e-12, measured=0.0, reason="the order of sums"),
+    "float32": Tolerance(limit=5e-6, measured=0.0, reason="the order of sums, and each framework's exp, erf and tanh"),
+    "bfloat16": Tolerance(limit=3e-2, measured=0.0, reason="8 bits"),
+}
+
+# Relative difference of losses and of gradient norms.
+TRAINING_LOSS: dict[str, Tolerance] = {
+    "float64": Tolerance(limit=1e-10, measured=0.0, reason="the order of sums"),
+    "float32": Tolerance(limit=1e-3, measured=0.0, reason="the order of sums"),
+    "bfloat16": Tolerance(limit=1e-1, measured=0.0, reason="8 bits"),
+}
+TRAINING_STATE: dict[str, Tolerance] = {
+    "float64": Tolerance(limit=1e-9, measured=0.0, reason="the order of sums"),
+    "float32": Tolerance(limit=1e-2, measured=0.0, reason="the order of sums"),
+    "bfloat16": Tolerance(limit=1e-0, measured=0.0, reason="8 bits"),
+}
+
+# Relative L2 distance of the twins' gradients from the same parameters, images and cotangents: every parameter and the
+# images. That of a bias is relative to at least the scale of its weight's gradient (`parity.compare.bias_scales`).
+GRADIENTS: dict[str, Tolerance] = {
+    "float64": Tolerance(
+        limit=1e-12,
+        measured=0.0,
+        reason="the order of sums",
+    ),
+    "float32": Tolerance(
+        limit=1e-5,
+        measured=0.0,
+        reason="the order of sums, and each framework's derivatives of softmax, norms and activations",
+    ),
+    "bfloat16": Tolerance(
+        limit=1e-1,
+        measured=0.0,
+        reason="8 bits of mantissa, which the frameworks round to after different operations",
+    ),
+}
+
 # Relative L2 distance of either twin in float64 from timm, transformers, torchvision or open_clip, of any output.
 PEERS = Tolerance(
     limit=1e-12,
@@ -111,6 +150,13 @@ FORMULA = Tolerance(
     limit=1e-12,
     measured=4.5e-16,
     reason="the order of a few operations",
+)
+
+# Relative difference of a learning rate or of Adam's first step in float32 from the formula in float64.
+FORMULA_FLOAT32 = Tolerance(
+    limit=5e-7,
+    measured=2.2e-7,
+    reason="a few roundings of 6e-8 each; what cancels is computed in a form that doesn't",
 )
 
 # Relative difference of the loss of the first steps with bfloat16 computation from that in float32.

@@ -27,6 +27,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "hub": ("jax", "torch", "huggingface_hub"),
     "jax_side": ("jax",),
     "jax_training": ("jax", "optax", "orbax"),
+    "runs": ("jax", "torch", "optax", "orbax"),
     "resize": ("jax", "torch", "scipy"),
     "tpu": ("jax", "optax", "libtpu"),
     "torch_side": ("torch",),

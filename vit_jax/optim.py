@@ -1,37 +1,42 @@
-"""AdamW, its schedule and its decay mask, as a recipe says."""
+"""Optimiser, schedule and masks as a recipe says; moments by canonical name. Twin: `vit_torch/optim.py`."""
 
 from __future__ import annotations
+
+import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from parity.recipes import Optimizer, decays
+from parity.recipes import Optimizer, decays, learning_rate_scale
 
+from .functional import Params
 from .models import Model
 from .state import canonical_shapes
 
+# The fields of optax's states that hold moments, by the optimiser's name in a recipe.
+MOMENTS = {"adamw": ("mu", "nu"), "sgd": ("trace",)}
 
-def make_optimizer(optimizer: Optimizer, *, steps: int, model: Model) -> optax.GradientTransformation:
-    """Clipping by global norm, then AdamW with decoupled decay, for the parameters that `functional` gives.
+
+def make_optimizer(optimizer: Optimizer, model: Model, *, steps: int) -> optax.GradientTransformation:
+    """Clipping by global norm, then AdamW or SGD, for the parameters that `functional` gives.
 
     Args:
         optimizer: Every number.
-        steps: Of the whole run.
         model: Gives names and shapes; may be abstract.
+        steps: Of the whole run.
     """
     clip = [] if optimizer.clip_norm is None else [optax.clip_by_global_norm(optimizer.clip_norm)]
-    adamw = optax.adamw(
-        learning_rate_schedule(optimizer, steps=steps),
-        b1=optimizer.b1,
-        b2=optimizer.b2,
-        eps=optimizer.eps,
-        eps_root=0.0,
-        weight_decay=optimizer.weight_decay,
-        mask=decay_mask(model),
-        nesterov=False,
+    decay = optax.add_decayed_weights(optimizer.weight_decay, mask=decay_mask(model))
+    rule = (
+        [_scale_by_adam(b1=optimizer.b1, b2=optimizer.b2, eps=optimizer.eps), decay]
+        if optimizer.name == "adamw"
+        else [decay, optax.trace(decay=optimizer.momentum)]
     )
-    return optax.chain(*clip, adamw)
+    scales = learning_rate_scales(model, optimizer.layer_decay)
+    layers = [] if optimizer.layer_decay == 1 else [optax.stateless(lambda updates, _: _times(updates, scales))]
+    return optax.chain(*clip, *rule, *layers, optax.scale_by_learning_rate(_schedule(optimizer, steps=steps)))
 
 
 def decay_mask(model: Model) -> dict[str, bool]:
@@ -39,17 +44,65 @@ def decay_mask(model: Model) -> dict[str, bool]:
     return {name: decays(name, shape) for name, shape in canonical_shapes(model).items()}
 
 
-def learning_rate_schedule(optimizer: Optimizer, *, steps: int) -> optax.Schedule:
+def learning_rate_scales(model: Model, layer_decay: float) -> dict[str, float]:
+    """Factor of each parameter's learning rate, by canonical name."""
+    depth = model.config.depth
+    return {name: learning_rate_scale(name, depth=depth, layer_decay=layer_decay) for name in canonical_shapes(model)}
+
+
+def learning_rate(count: jax.typing.ArrayLike, optimizer: Optimizer, *, steps: int) -> jax.Array:
     """`parity.recipes.learning_rate`, traceable.
 
     optax's own schedule stays in float32 when everything else is float64, and float64 is what shows a wrong line.
     """
     peak, low, warmup = optimizer.learning_rate, optimizer.min_learning_rate, optimizer.warmup_steps
+    step = jnp.asarray(count, float)
+    left = jnp.clip((steps - step) / max(1, steps - warmup), 0, 1)
+    cosine = low + (peak - low) * jnp.sin(jnp.pi / 2 * left) ** 2
+    return jnp.where(step < warmup, peak * step / max(1, warmup), cosine)
 
-    def schedule(count: jax.typing.ArrayLike) -> jax.Array:
-        step = jnp.asarray(count, float)
-        progress = jnp.clip((step - warmup) / max(1, steps - warmup), 0, 1)
-        cosine = low + (peak - low) * (1 + jnp.cos(jnp.pi * progress)) / 2
-        return jnp.where(step < warmup, peak * step / max(1, warmup), cosine)
 
-    return schedule
+def moments_of(opt_state: Any) -> dict[str, Params]:
+    """What the optimiser remembers, by optax's name (`mu` and `nu` of AdamW, `trace` of SGD) and canonical name."""
+    found = {name: optax.tree.get(opt_state, name, None) for names in MOMENTS.values() for name in names}
+    return {name: moment for name, moment in found.items() if moment is not None}
+
+
+def with_moments(opt_state: Any, step: int, moments: dict[str, Params]) -> Any:
+    """The same state with other moments and with every counter at `step`."""
+    counted = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: jnp.full_like(leaf, step) if _is_counter(path) else leaf, opt_state
+    )
+    return optax.tree.set(counted, **moments)
+
+
+def _is_counter(path: tuple[Any, ...]) -> bool:
+    return getattr(path[-1], "name", None) == "count"
+
+
+def _schedule(optimizer: Optimizer, *, steps: int) -> optax.Schedule:
+    return lambda count: learning_rate(count, optimizer, steps=steps)
+
+
+def _times(updates: Any, scales: dict[str, float]) -> dict[str, jax.Array]:
+    return {name: update * scales[name] for name, update in updates.items()}
+
+
+def _scale_by_adam(*, b1: float, b2: float, eps: float) -> optax.GradientTransformation:
+    """`optax.scale_by_adam` with the same state, and with a bias correction that keeps its digits.
+
+    optax takes 1 - b ** count in float32: of 0.001, the value after the first step, three digits are left.
+    """
+    reference = optax.scale_by_adam(b1=b1, b2=b2, eps=eps)
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        _, state = reference.update(updates, state, params)
+        count = state.count.astype(float)
+        first, second = (-jnp.expm1(count * math.log(b)) if b else 1.0 for b in (b1, b2))
+
+        def direction(mu: jax.Array, nu: jax.Array) -> jax.Array:
+            return (mu / first) / (jnp.sqrt(nu / second) + eps)
+
+        return jax.tree.map(direction, state.mu, state.nu), state
+
+    return optax.GradientTransformation(reference.init, update)

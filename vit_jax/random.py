@@ -23,11 +23,16 @@ def split(key: Key | None, num: int) -> list[Key] | list[None]:
     return list(jax.random.split(key, num))
 
 
+def fold_in(key: Key, number: jax.Array | int) -> Key:
+    """Another key for each number, from 0 to 2**32 - 1."""
+    return jax.random.fold_in(key, number)
+
+
 def uniform(key: Key, shape: tuple[int, ...]) -> jax.Array:
     """Values in [0, 1), float32 whatever the model's precision."""
     return jax.random.uniform(key, shape, jnp.float32)
 
 
 def keep_mask(key: Key, keep_rate: jax.Array | float, shape: tuple[int, ...]) -> jax.Array:
-    """Booleans that are True with probability `keep_rate`, decided in float32 whatever the model's precision."""
+    """Booleans (b, ...), True with probability `keep_rate`, decided in float32 whatever the model's precision."""
     return uniform(key, shape) < jnp.asarray(keep_rate, jnp.float32)

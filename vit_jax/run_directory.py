@@ -1,9 +1,8 @@
-"""The directory of a run: its recipe and its Orbax checkpoints, written by training and read as a checkpoint."""
+"""The directory of a run that Flax trains: checkpoints of its state. Twin: `vit_torch/run_directory.py`."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,17 +12,21 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from flax import nnx
+from jax.experimental import multihost_utils
 
-from parity.checkpoints import Checkpoint, CheckpointError, Tensors
-from parity.recipes import Recipe, differences, from_dict, to_dict
+from parity.checkpoints import Checkpoint, CheckpointError, Tensors, account
+from parity.configs import Config
+from parity.recipes import Recipe
+from parity.runs import TrainingState
+from parity.runs.directory import CHECKPOINTS, KEPT, STATE, check, checkpoint, claim, read_recipe
 
-from .models import create_model
+from .models import Model, create_model
+from .optim import moments_of, with_moments
+from .sharding import make_mesh
 from .state import named_leaves
-from .train_step import TrainState
+from .train_step import TrainState, make_trainer
 
-RECIPE = "recipe.json"
-CHECKPOINTS = "checkpoints"
-_KEPT = 2
+DATA = "data"
 
 
 class RunDirectory:
@@ -35,33 +38,32 @@ class RunDirectory:
         resume: Whether a run that is there may go on.
 
     Raises:
-        ValueError: There is a run of another recipe (names the fields that differ), a run at all without `resume`, or
-            something that is no run.
+        ValueError: There is a run of another recipe (names the fields that differ) or of the other framework, a run at
+            all without `resume`, or something that is no run.
     """
 
     def __init__(self, path: Path, recipe: Recipe, *, resume: bool):
-        _check(path, recipe, resume=resume)
-        path.mkdir(parents=True, exist_ok=True)
+        check(path, recipe, resume=resume, framework="flax")
+        if jax.process_count() > 1:  # what the first process writes would be another's find
+            multihost_utils.sync_global_devices("the run's directory is checked")
         if jax.process_index() == 0:
-            temporary = path / f"{RECIPE}.tmp"
-            temporary.write_text(json.dumps(to_dict(recipe), indent=2) + "\n")
-            temporary.replace(path / RECIPE)
+            claim(path, recipe)
         # Orbax saves in the background and renames when it is done, so a killed run leaves whole checkpoints.
-        options = ocp.CheckpointManagerOptions(max_to_keep=_KEPT)
+        options = ocp.CheckpointManagerOptions(max_to_keep=KEPT)
         self._manager = ocp.CheckpointManager(path.absolute() / CHECKPOINTS, options=options)
 
-    def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
+    def restore(self, state: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """State and position in the data of the latest checkpoint, or None if there is none.
 
         Args:
-            abstract: Shapes, types and shardings; those of another mesh than before are fine.
+            state: Shapes, types and shardings; those of another mesh than before are fine.
         """
         step = self._manager.latest_step()
         if step is None:
             return None
-        arguments = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), data=ocp.args.JsonRestore())
+        arguments = ocp.args.Composite(state=ocp.args.StandardRestore(state), data=ocp.args.JsonRestore())
         restored = self._manager.restore(step, args=arguments)
-        return restored["state"], restored["data"]
+        return restored[STATE], restored[DATA]
 
     def save(self, step: int, state: TrainState, position: dict[str, Any]) -> None:
         """Writes a checkpoint in the background; the state may be donated as soon as this returns.
@@ -84,17 +86,64 @@ class RunDirectory:
         self._manager.close()
 
 
-def read_recipe(path: str | Path) -> Recipe:
-    """The recipe of a run's directory.
+def read_training(path: Path, *, step: int | None = None) -> TrainingState:
+    """The state of a run in the canonical layout, on one machine, whatever mesh wrote it.
+
+    Args:
+        path: Of the run.
+        step: Of which checkpoint; the latest by default.
 
     Raises:
-        ValueError: There is none, or it is not a recipe; names the file.
+        CheckpointError: No run, no checkpoint of that step, or one of other arrays or counters, all in one report.
     """
-    file = Path(path) / RECIPE
-    try:
-        return from_dict(json.loads(file.read_text()))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{file}: not the recipe of a run: {error}") from error
+    recipe, found = read_recipe(path), checkpoint(path, step).absolute()
+    params = _RunTensors(found / STATE, "params", recipe)
+    _, abstract = _abstract(recipe, params.config)
+    state = _read_state(found / STATE, abstract)
+    number = int(found.name)
+    counts = {name: leaf for name, leaf in _by_name(state).items() if np.issubdtype(leaf.dtype, np.integer)}
+    wrong = [f"{name}: got {count}" for name, count in counts.items() if count != number]
+    if wrong:
+        raise CheckpointError(f"{found / STATE}: expected {number}, the step, of each counter\n  " + "\n  ".join(wrong))
+
+    def canonical(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {name: np.ascontiguousarray(params.rules[name].to_canonical(value)) for name, value in arrays.items()}
+
+    return TrainingState(
+        recipe=recipe,
+        step=number,
+        params=canonical(state.params),
+        moments={kind: canonical(moment) for kind, moment in moments_of(state.opt_state).items()},
+        ema=None if state.ema is None else canonical(state.ema),
+        data=ocp.JsonCheckpointHandler().restore(epath.Path(found / DATA)),
+    )
+
+
+def write_training(state: TrainingState, directory: Path) -> None:
+    """Makes a run of a state, from which training goes on over any mesh.
+
+    Args:
+        state: Of the run, checked.
+        directory: Of the new run.
+    """
+    model, abstract = _abstract(state.recipe, state.config())
+    leaves = {name: (rule, variable.shape) for name, variable, rule, _ in named_leaves(model)}
+    empty = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), abstract.opt_state)
+
+    def in_flax(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        return {
+            name: np.ascontiguousarray(rule.from_canonical(arrays[name], shape))
+            for name, (rule, shape) in leaves.items()
+        }
+
+    written = TrainState(
+        step=np.asarray(state.step, np.int32),
+        params=in_flax(state.params),
+        opt_state=with_moments(empty, state.step, {kind: in_flax(moment) for kind, moment in state.moments.items()}),
+        ema=None if state.ema is None else in_flax(state.ema),
+    )
+    with RunDirectory(directory, state.recipe, resume=False) as run:
+        run.save(state.step, written, dict(state.data))
 
 
 def read_run(path: str | Path, *, step: int | None = None, ema: bool = False) -> Checkpoint:
@@ -109,27 +158,23 @@ def read_run(path: str | Path, *, step: int | None = None, ema: bool = False) ->
         CheckpointError: No run, no checkpoint of that step, or none with averaged parameters; names the file.
     """
     path = Path(path).absolute()
-    try:
-        recipe = read_recipe(path)
-    except ValueError as error:
-        raise CheckpointError(str(error)) from None
-    steps = sorted(int(child.name) for child in (path / CHECKPOINTS).glob("*") if child.name.isdigit())
-    if not steps or (step is not None and step not in steps):
-        got = "the latest" if step is None else step
-        raise CheckpointError(f"{path / CHECKPOINTS}: step: got {got}, expected one of {steps}")
-    step = steps[-1] if step is None else step
-    tensors = RunTensors(path / CHECKPOINTS / str(step) / "state", "ema" if ema else "params", recipe)
-    source = {"format": "orbax", "path": str(path), "step": step, "ema": ema}
+    recipe, found = read_recipe(path), checkpoint(path, step)
+    tensors = _RunTensors(found / STATE, "ema" if ema else "params", recipe)
+    source = {"format": "orbax", "path": str(path), "step": int(found.name), "ema": ema}
     return Checkpoint(path, tensors.config, recipe.model, source, tensors)
 
 
-class RunTensors(Tensors):
+class _RunTensors(Tensors):
     """The parameters in an Orbax checkpoint, by canonical name and in canonical layout, each read when it is asked for.
 
     Args:
         path: Of the state's directory.
         part: Of the state: `params`, or `ema`.
         recipe: Of the run.
+
+    Attributes:
+        config: Of the model.
+        rules: Of the layout of each parameter.
 
     Raises:
         CheckpointError: No readable Orbax checkpoint, or one without that part.
@@ -138,17 +183,14 @@ class RunTensors(Tensors):
     def __init__(self, path: Path, part: str, recipe: Recipe):
         self.path, self._part = path, part
         self._handler = ocp.PyTreeCheckpointHandler()
-        try:
-            found = self._handler.metadata(epath.Path(path)).tree
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{path}: not a readable Orbax checkpoint: {error}") from None
+        found = {name: tree for name, tree in _metadata(path).items() if tree is not None}
         if part not in found:
             raise CheckpointError(f"{path}: got {', '.join(found)}, expected {part} among them")
         self._found = found[part]
         head = self._found.get("head.weight")
         self.config = recipe.config(head.shape[-1] if head is not None else None)
         model = nnx.eval_shape(lambda: create_model(self.config, rngs=nnx.Rngs(0)))
-        self._rules = {name: rule for name, _, rule, _ in named_leaves(model)}
+        self.rules = {name: rule for name, _, rule, _ in named_leaves(model)}
 
     def __getitem__(self, name: str) -> np.ndarray:
         """Reads one parameter."""
@@ -159,7 +201,7 @@ class RunTensors(Tensors):
             partial_restore=True,
         )
         value = self._handler.restore(epath.Path(self.path), args=arguments)[self._part][name]
-        return np.ascontiguousarray(self._rules[name].to_canonical(value) if name in self._rules else value)
+        return np.ascontiguousarray(self.rules[name].to_canonical(value) if name in self.rules else value)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._found)
@@ -170,7 +212,7 @@ class RunTensors(Tensors):
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Canonical shape of each parameter; reads none."""
         return {
-            name: self._rules[name].canonical_shape(found.shape) if name in self._rules else tuple(found.shape)
+            name: self.rules[name].canonical_shape(found.shape) if name in self.rules else tuple(found.shape)
             for name, found in self._found.items()
         }
 
@@ -179,15 +221,34 @@ class RunTensors(Tensors):
         return {name: np.dtype(found.dtype) for name, found in self._found.items()}
 
 
-def _check(path: Path, recipe: Recipe, *, resume: bool) -> None:
-    if not path.exists() or not any(path.iterdir()):
-        return
-    if not (path / RECIPE).exists():
-        raise ValueError(f"{path}: holds files but no run, expected an empty directory or a run to go on with")
-    different = differences(read_recipe(path), recipe)
-    if different:
-        raise ValueError(
-            f"{path}: holds a run of another recipe; choose another directory\n  " + "\n  ".join(different)
-        )
-    if not resume:
-        raise ValueError(f"{path}: holds this run already; resume it, or choose another directory")
+def _abstract(recipe: Recipe, config: Config) -> tuple[Model, TrainState]:
+    """The model and the state of a run without memory, on one device: Orbax doesn't keep what the mesh was."""
+    with jax.enable_x64(recipe.precision == "float64"):
+        trainer = make_trainer(recipe, config, make_mesh(data=1, devices=jax.devices()[:1]))
+        return trainer.model, trainer.abstract_state()
+
+
+def _metadata(path: Path) -> Any:
+    """The tree of an Orbax checkpoint, with what it says of each array in the array's place."""
+    try:
+        return ocp.PyTreeCheckpointHandler().metadata(epath.Path(path)).tree
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a readable Orbax checkpoint: {error}") from None
+
+
+def _read_state(path: Path, abstract: TrainState) -> TrainState:
+    """The state of an Orbax checkpoint as NumPy arrays, held against the arrays that it should have."""
+    tree = _metadata(path)
+    expected, found = _by_name(abstract), _by_name(tree)
+    shapes = [{name: tuple(leaf.shape) for name, leaf in leaves.items()} for leaves in (expected, found)]
+    account(*shapes, source=str(path))
+    numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+    arguments = ocp.args.PyTreeRestore(item=tree, restore_args=numpy)
+    values = _by_name(ocp.PyTreeCheckpointHandler().restore(epath.Path(path), args=arguments))
+    return jax.tree.unflatten(jax.tree.structure(abstract), [values[name] for name in expected])
+
+
+def _by_name(tree: Any) -> dict[str, Any]:
+    """Leaves by their path, such as `opt_state.1.mu.head.weight`."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}

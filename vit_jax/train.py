@@ -1,7 +1,8 @@
-"""Training: a recipe and a directory in, a trained model out.
+"""Training: a recipe and a directory in, a trained model out. Twin: `vit_torch/train.py`.
 
 The directory holds `recipe.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/` (Orbax: state and position in the
-data) and, at the end, `model/`, a native checkpoint that either framework loads.
+data) and, at the end, `model/`, a native checkpoint that either framework loads, and `model_ema/` of the averaged
+parameters, if there are any.
 """
 
 from __future__ import annotations
@@ -19,21 +20,20 @@ import numpy as np
 from jax.experimental import multihost_utils
 from rich.console import Console
 
-from parity.configs import Config
-from parity.data import Source, eval_batches, open_source, train_batches
 from parity.recipes import Recipe
+from parity.runs.inputs import Inputs, due
+from parity.runs.metrics import Reporter
 
 from . import random
 from .checkpoint import save
 from .evaluate import Evaluation, evaluate
-from .functional import bind
-from .metrics import Reporter
+from .functional import Params, bind
 from .run_directory import RunDirectory
 from .sharding import batch_sharding, check_batch_size, make_mesh
 from .train_step import Metrics, Trainer, TrainState, make_trainer
 
 OnStep = Callable[[int, Metrics], None]
-MODEL = "model"
+MODEL, MODEL_EMA = "model", "model_ema"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class Result:
         directory: Of the run.
         model: Directory of the native checkpoint.
         evaluation: Of the last parameters on the test split.
-        steps: Steps that this call made: fewer than the recipe's if it resumed.
+        steps: Steps that this call made: fewer than the recipe's if it resumed or stopped.
         seconds: That this call took.
     """
 
@@ -60,6 +60,7 @@ def train(
     directory: str | Path,
     *,
     resume: bool = True,
+    stop_at: int | None = None,
     data_dir: str | Path | None = None,
     devices: Sequence[jax.Device] | None = None,
     on_step: OnStep | None = None,
@@ -74,6 +75,7 @@ def train(
         recipe: What to do.
         directory: Of the run.
         resume: Whether to go on with a run that is there; if not, none may be there.
+        stop_at: Ends the call after this step, with a checkpoint to go on from; the schedule stays the recipe's.
         data_dir: Where TFDS sets are kept.
         devices: To train on; all of them by default.
         on_step: Called after each step with its number, from 1, and its metrics, which may still be being computed.
@@ -86,24 +88,25 @@ def train(
     started = time.perf_counter()
     directory = Path(directory)
     mesh = make_mesh(**asdict(recipe.mesh), devices=devices)
-    check_batch_size(recipe.batch_size, mesh)
-    splits = recipe.data.train_split, recipe.data.test_split
-    source, test_source = (open_source(recipe.data.name, split, data_dir=data_dir) for split in splits)
-    config = _config(recipe, source)
+    check_batch_size(recipe.batch_size // recipe.accumulate, mesh)
+    inputs = Inputs(recipe, data_dir, process_index=jax.process_index(), process_count=jax.process_count())
     with RunDirectory(directory, recipe, resume=resume) as run, _numerics(recipe), jax.set_mesh(mesh):
-        trainer = make_trainer(recipe, config, mesh)
-        with closing(_train_batches(recipe, config, source)) as batches:
-            session = _Session(recipe, trainer, run, batches, test_source, on_step)
+        trainer = make_trainer(recipe, inputs.config, mesh)
+        with closing(inputs.train_batches()) as batches:
+            last = recipe.steps if stop_at is None else min(stop_at, recipe.steps)
+            session = _Session(recipe, last, trainer, run, inputs, batches, on_step)
             state = session.start()
             first = int(state.step)
             with _reporter(recipe, directory, first=first, console=console) as reporter:
                 state, evaluation = session.finish(state, first, reporter)
-        _save_model(trainer, state, directory / MODEL, name=recipe.model)
+        _save_model(trainer, state.params, directory / MODEL, name=recipe.model)
+        if state.ema is not None:
+            _save_model(trainer, state.ema, directory / MODEL_EMA, name=recipe.model)
     return Result(
         directory=directory,
         model=directory / MODEL,
         evaluation=evaluation,
-        steps=recipe.steps - first,
+        steps=max(0, last - first),
         seconds=time.perf_counter() - started,
     )
 
@@ -113,10 +116,11 @@ class _Session:
     """What one call of `train` works with."""
 
     recipe: Recipe
+    last: int
     trainer: Trainer
     run: RunDirectory
+    inputs: Inputs
     batches: Any
-    test_source: Source
     on_step: OnStep | None
 
     def start(self) -> TrainState:
@@ -131,35 +135,30 @@ class _Session:
     def finish(self, state: TrainState, first: int, reporter: Reporter) -> tuple[TrainState, Evaluation]:
         """Makes the steps that are left and evaluates the last parameters."""
         recipe, key, evaluation = self.recipe, self._keys()[1], None
-        for step in range(first + 1, recipe.steps + 1):
+        for step in range(first + 1, self.last + 1):
             state, metrics = self.trainer.step(state, _put(next(self.batches), self.trainer.mesh), key)
             reporter.step(step, metrics)
             if self.on_step is not None:
                 self.on_step(step, metrics)
-            if _due(step, recipe.eval_every, recipe.steps):
-                evaluation = _evaluate(self.trainer, state, recipe, self.test_source)
-                reporter.evaluation(step, accuracy=evaluation.accuracy, loss=evaluation.loss)
-            if _due(step, recipe.checkpoint_every, recipe.steps):
+            if due(step, recipe.eval_every, self.last):
+                evaluation = self._evaluate(step, state, reporter)
+            if due(step, recipe.checkpoint_every, self.last):
                 self.run.save(step, state, self.batches.get_state())
                 reporter.pause()
         # A run that was complete before made no step here.
-        return state, evaluation or _evaluate(self.trainer, state, recipe, self.test_source)
+        return state, evaluation or self._evaluate(self.last, state, None)
+
+    def _evaluate(self, step: int, state: TrainState, reporter: Reporter | None) -> Evaluation:
+        """Evaluates in the precision of the training, the averaged parameters too; returns that of the last ones."""
+        evaluations = [_evaluation(self.trainer, params, self.recipe, self.inputs) for params in _kinds(state)]
+        for ema, evaluation in enumerate(evaluations):
+            if reporter is not None:
+                reporter.evaluation(step, accuracy=evaluation.accuracy, loss=evaluation.loss, ema=bool(ema))
+        return evaluations[0]
 
     def _keys(self) -> list[Any]:
         """Of the initial parameters, and of the steps."""
         return list(random.split(random.key(self.recipe.seed), 2))
-
-
-def _config(recipe: Recipe, source: Source) -> Config:
-    """The model's config, with the classes of the data."""
-    config = recipe.config(source.num_classes)
-    for field, got in (("num_classes", source.num_classes), ("in_chans", source.in_chans)):
-        expected = getattr(config, field)
-        if got != expected:
-            raise ValueError(
-                f"{field}: {source.name} has {got}, and {recipe.model} with the recipe's overrides {expected}"
-            )
-    return config
 
 
 @contextmanager
@@ -170,21 +169,6 @@ def _numerics(recipe: Recipe) -> Iterator[None]:
         yield
 
 
-def _train_batches(recipe: Recipe, config: Config, source: Source) -> Any:
-    return train_batches(
-        source,
-        batch_size=recipe.batch_size,
-        image_size=config.image_size,
-        preprocessing=config.preprocessing,
-        augmentation=recipe.data.augmentation,
-        seed=recipe.seed,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        num_threads=recipe.data.num_threads,
-        num_workers=recipe.data.num_workers,
-    )
-
-
 def _reporter(recipe: Recipe, directory: Path, *, first: int, console: Console | None) -> Reporter:
     return Reporter(
         directory,
@@ -193,6 +177,8 @@ def _reporter(recipe: Recipe, directory: Path, *, first: int, console: Console |
         batch_size=recipe.batch_size,
         log_every=recipe.log_every,
         console=console,
+        main=jax.process_index() == 0,
+        wait=jax.block_until_ready,
     )
 
 
@@ -202,30 +188,21 @@ def _put(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str, jax
     return {name: jax.make_array_from_process_local_data(sharding, value) for name, value in batch.items()}
 
 
-def _evaluate(trainer: Trainer, state: TrainState, recipe: Recipe, source: Source) -> Evaluation:
-    """Evaluates in the precision of the training."""
-    config = trainer.model.config
-    batches = eval_batches(
-        source,
-        batch_size=recipe.batch_size,
-        image_size=config.image_size,
-        preprocessing=config.preprocessing,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
-    params = {name: value.astype(jnp.dtype(recipe.precision)) for name, value in state.params.items()}
-    return evaluate(bind(trainer.model, params), batches, mesh=trainer.mesh)
+def _kinds(state: TrainState) -> list[Params]:
+    """The last parameters, and the averaged ones if there are any."""
+    return [state.params] if state.ema is None else [state.params, state.ema]
 
 
-def _save_model(trainer: Trainer, state: TrainState, path: Path, *, name: str) -> None:
+def _evaluation(trainer: Trainer, params: Params, recipe: Recipe, inputs: Inputs) -> Evaluation:
+    params = {name: value.astype(jnp.dtype(recipe.precision)) for name, value in params.items()}
+    return evaluate(bind(trainer.model, params), inputs.test_batches(), mesh=trainer.mesh)
+
+
+def _save_model(trainer: Trainer, params: Params, path: Path, *, name: str) -> None:
     """Gathers the parameters one by one, and the first process writes them."""
     gathered = {}
-    for key, value in state.params.items():
+    for key, value in params.items():
         whole = value if jax.process_count() == 1 else multihost_utils.process_allgather(value, tiled=True)
         gathered[key] = np.asarray(whole)
     if jax.process_index() == 0:
         save(bind(trainer.model, gathered), path, name=name)
-
-
-def _due(step: int, every: int, steps: int) -> bool:
-    return step == steps or (every > 0 and step % every == 0)

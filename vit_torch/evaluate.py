@@ -42,6 +42,7 @@ def evaluate(
     batches: Iterable[Mapping[str, np.ndarray]],
     *,
     preprocessing: Preprocessing | None = None,
+    parallel: bool = False,
 ) -> Evaluation:
     """Runs a model over every image once.
 
@@ -50,6 +51,7 @@ def evaluate(
         batches: As `parity.data.eval_batches` yields them: uint8 images (b, h, w, c), labels, and a mask that is False
             in rows that pad the last batch.
         preprocessing: How images are normalised; as the model's config says by default.
+        parallel: Whether each process of `torch.distributed` has its rows of each batch; all return the same.
 
     Raises:
         ValueError: There is no image.
@@ -67,7 +69,12 @@ def evaluate(
         model.train(training)
     if not rows:
         raise ValueError("batches: got none, expected at least one image")
-    labels, predictions, losses, mask = (np.concatenate([row[i].cpu().numpy() for row in rows]) for i in range(4))
+    rows = [tuple(column.cpu().numpy() for column in row) for row in rows]
+    if parallel:
+        gathered: list = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(gathered, rows)
+        rows = [row for batch in zip(*gathered, strict=True) for row in batch]
+    labels, predictions, losses, mask = (np.concatenate([row[i] for row in rows]) for i in range(4))
     labels, predictions, losses = labels[mask], predictions[mask], losses[mask]
     return Evaluation(
         accuracy=float(np.mean(predictions == labels)),

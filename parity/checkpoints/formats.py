@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from ..configs import close_match
-from . import google, hub, huggingface, meta, native, open_clip, orbax_run, timm, torchvision
+from . import google, hub, huggingface, meta, native, open_clip, run, timm, torchvision
 from .accounting import CheckpointError, account, expect_floats
 from .adapt import adapt
 from .native import Checkpoint
@@ -25,7 +25,7 @@ FORMATS = {
     "meta": meta,
 }
 # What it can be read from: a run of our own, too.
-SOURCES = FORMATS | {"run": orbax_run}
+SOURCES = FORMATS | {"run": run}
 # Of lone files; one whose names fit none is timm's, or Meta's if PyTorch wrote it: DeiT and MAE have the same names.
 _BY_NAMES = {
     "google": google.is_google,
@@ -35,7 +35,7 @@ _BY_NAMES = {
 }
 _BY_DIRECTORY = {
     "native": native.is_native,
-    "run": orbax_run.is_run,
+    "run": run.is_run,
     "timm": timm.is_timm,
     "huggingface": huggingface.is_huggingface,
     "open_clip": lambda path: (path / open_clip.DOCUMENT).is_file(),

@@ -85,12 +85,13 @@ class _Storage:
     size: int
 
 
-def read_torch_zip(file: Path, found: Mapping[str, Member]) -> FileTensors:
+def read_torch_zip(file: Path, found: Mapping[str, Member], *, part: str | None = None) -> FileTensors:
     """The tensors of an archive that `torch.save` wrote; its pickle alone is read.
 
     Args:
         file: The archive.
         found: Its members.
+        part: The key of a dictionary of tensors; by default `choose_weights` finds it.
 
     Raises:
         CheckpointError: It names something else than tensors, or describes tensors that don't fit it.
@@ -108,6 +109,11 @@ def read_torch_zip(file: Path, found: Mapping[str, Member]) -> FileTensors:
         got = f"got {described.size} bytes{'' if described.is_stored else ', compressed'}"
         raise CheckpointError(f"{file}: {described.name}: {got}, expected at most {_MAX_PICKLE}, not compressed")
     value, _ = _unpickle(file, io.BytesIO(described.start(_MAX_PICKLE)))
+    if part is not None:
+        if not isinstance(value, dict) or not isinstance(value.get(part), dict):
+            got = [key for key, child in value.items() if isinstance(child, dict)] if isinstance(value, dict) else value
+            raise CheckpointError(f"{file}: got {short(got)}, expected {part} among them")
+        value = value[part]
 
     def storage(identity: tuple[Any, ...]) -> _Storage:
         member = found.get(f"{root}data/{identity[2]}")

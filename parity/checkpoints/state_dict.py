@@ -14,6 +14,7 @@ WRAPPERS = (
     "model_state_dict",
     "model",
     "module",
+    "params",
     "teacher",
     "target_encoder",
     "encoder",

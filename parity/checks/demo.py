@@ -14,8 +14,6 @@ from rich.console import Console
 
 import vit_jax
 import vit_jax.evaluate
-import vit_jax.metrics
-import vit_jax.run_directory
 import vit_jax.sharding
 import vit_jax.train
 import vit_torch
@@ -25,8 +23,11 @@ from .. import recipes
 from ..checkpoints import open_checkpoint
 from ..data import Source, eval_batches, normalize, open_source, resize_and_crop
 from ..report import Report
-from .forward import check_forward
-from .report import ForwardReport
+from ..runs.directory import RECIPE
+from ..runs.metrics import read_metrics
+from .document import write_part, write_summary
+from .gradients import check_gradients
+from .report import CheckReport
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,7 +53,7 @@ def run(directory: Path, **overrides: Any) -> int:
     started = time.perf_counter()
     recipe = recipes.get("digits", mesh=MESH, **overrides)
     folder = directory / "run"
-    if (folder / vit_jax.run_directory.RECIPE).exists():
+    if (folder / RECIPE).exists():
         shutil.rmtree(folder)
 
     console.rule(f"1. Train {recipe.model} in Flax on {recipe.data.name}")
@@ -65,14 +66,14 @@ def run(directory: Path, **overrides: Any) -> int:
     console.print(f"Flax {flax.accuracy:.2%}, PyTorch {torch.accuracy:.2%}; {agree} of {len(source)} predictions agree")
 
     console.rule("3. Prove that they are the same function")
-    parity = check_forward(trained.model, dtypes=DTYPES, images=_inputs(trained.model, source))
+    parity = check_gradients(trained.model, dtypes=DTYPES, images=_inputs(trained.model, source))
     console.print(parity)
 
     passed = {
         f"accuracy in Flax of at least {ACCURACY:.0%}": flax.accuracy >= ACCURACY,
         f"accuracy in PyTorch of at least {ACCURACY:.0%}": torch.accuracy >= ACCURACY,
         "every prediction agrees": agree == len(source),
-        "parity of logits and every block": parity.passed,
+        "parity of logits, every block and every gradient": parity.passed,
     }
     report = Report("vit-parity: one Vision Transformer, two frameworks")
     report.text(
@@ -83,7 +84,7 @@ def run(directory: Path, **overrides: Any) -> int:
     report.table(("claim", "holds"), [(claim, "yes" if holds else "**no**") for claim, holds in passed.items()])
     _write_accuracy(report, source, flax, torch)
     report.heading("Training")
-    report.figure("loss", _loss_figure(vit_jax.metrics.read_metrics(folder)), "Loss and test accuracy by step")
+    report.figure("loss", _loss_figure(read_metrics(folder)), "Loss and test accuracy by step")
     _write_parity(report, parity)
     path = report.write(directory)
 
@@ -126,26 +127,15 @@ def _write_accuracy(
     report.figure("images", _images_figure(source, flax, torch), "Test images with the truth and both predictions")
 
 
-def _write_parity(report: Report, parity: ForwardReport) -> None:
+def _write_parity(report: Report, parity: CheckReport) -> None:
     report.heading("Parity")
     report.text(
         f"Relative L2 difference between Flax and PyTorch on {parity.batch_size} real test images, for the trained "
         "parameters: rounding, and nothing else."
     )
-    rows = [
-        (
-            one.dtype,
-            f"{one.at('logits').relative_l2:.1e}",
-            one.worst.name,
-            f"{one.worst.relative_l2:.1e}",
-            f"{one.tolerance:.0e}",
-            "yes" if one.passed else "**no**",
-        )
-        for one in parity.precisions
-    ]
-    report.table(("precision", "logits", "worst place", "difference there", "tolerance", "passed"), rows)
-    report.figure("layers", _layers_figure(parity), "Difference layer by layer")
-    report.text(parity.markdown())
+    write_summary(report, [parity])
+    for part in parity.part_names:
+        write_part(report, parity, part)
 
 
 def _loss_figure(lines: list[dict[str, float]]) -> Figure:
@@ -162,23 +152,6 @@ def _loss_figure(lines: list[dict[str, float]]) -> Figure:
     right.plot([step for step, _, _ in test], [100 * value for _, _, value in test], color="#1a7f37", label="accuracy")
     right.set(ylabel="test accuracy, %", ylim=(80, 100))
     figure.legend(loc="upper center", ncols=3, frameon=False)
-    return figure
-
-
-def _layers_figure(parity: ForwardReport) -> Figure:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 3.5))
-    axes = figure.subplots()
-    for report, color in zip(parity.precisions, ("#0969da", "#bc4c00"), strict=False):
-        differences = report.comparison.differences
-        # An exact zero has no place on a log axis.
-        values = [max(difference.relative_l2, 1e-18) for difference in differences]
-        axes.plot([difference.name for difference in differences], values, "o-", color=color, label=report.dtype)
-        axes.axhline(report.tolerance, color=color, linestyle=":", linewidth=1)
-    axes.set(yscale="log", ylabel="relative L2")
-    axes.tick_params(axis="x", rotation=45)
-    axes.legend(frameon=False)
     return figure
 
 

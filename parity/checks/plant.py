@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 if TYPE_CHECKING:
     from vit_torch.models import Model
@@ -26,12 +28,16 @@ class Plant:
 
     Attributes:
         description: In a few words.
-        place: The first place whose output it changes.
+        place: The first block, or other place of the forward check, whose output it changes.
+        at: The first intermediate that it changes.
+        cause: The hypothesis of `parity.checks.hypotheses` that says what it is.
         apply: Changes a model in place.
     """
 
     description: str
     place: str
+    at: str
+    cause: str
     apply: Callable[[Model], None]
 
 
@@ -87,17 +93,116 @@ def _transposed_positions(model: Model) -> None:
     positions.copy_(grid.transpose(1, 2).flatten(1, 2).clone())
 
 
+def _quick_gelu(model: Model) -> None:
+    _block(model).mlp.act = "quick_gelu"
+
+
+def _final_norm_eps(model: Model) -> None:
+    model.get_submodule("norm").eps = 1e-12
+
+
+def _heads_first(model: Model) -> None:
+    qkv = _block(model).attn.qkv
+    for parameter in (qkv.weight, qkv.bias):
+        rows = parameter.reshape(model.config.num_heads, 3, model.config.head_dim, -1)
+        parameter.copy_(rows.transpose(0, 1).reshape(parameter.shape).clone())
+
+
+def _merged_heads(model: Model) -> None:
+    heads = model.config.num_heads
+
+    def merge(module: nn.Module, args: tuple[torch.Tensor]) -> torch.Tensor:
+        (x,) = args
+        return torch.stack(x.chunk(heads, dim=-1), dim=1).reshape(x.shape)
+
+    _block(model).attn.proj.register_forward_pre_hook(merge)
+
+
+def _norms_behind(model: Model) -> None:
+    def forward(block: Any, x: torch.Tensor, **_: Any) -> torch.Tensor:
+        x = x + block.ls1(block.norm1(block.attn(x)))
+        return x + block.ls2(block.norm2(block.mlp(x)))
+
+    _block(model).forward = MethodType(forward, _block(model))
+
+
+def _tf32(model: Model) -> None:
+    """Operands with the bits that tensor cores keep of float32."""
+    fc1 = _block(model).mlp.fc1
+
+    def rounded(x: torch.Tensor) -> torch.Tensor:
+        bits = (x.float().view(torch.int32) + 0x1000) & ~0x1FFF
+        return bits.view(torch.float32).to(x.dtype)
+
+    fc1.forward = MethodType(lambda layer, x: rounded(x) @ rounded(layer.weight).T + layer.bias, fc1)
+
+
+def _float32_softmax(model: Model) -> None:
+    def attend(attn: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **_: Any) -> torch.Tensor:
+        scores = torch.einsum("bnhd,bmhd->bhnm", q * attn.scale, k)
+        weights = torch.softmax(scores.float(), dim=-1).to(v.dtype)
+        return torch.einsum("bhnm,bmhd->bnhd", weights, v).flatten(2)
+
+    _block(model).attn.attend = MethodType(attend, _block(model).attn)
+
+
+def _channels_last_patches(model: Model) -> None:
+    kernel = model.patch_embed.proj.weight
+    out, channels, height, width = kernel.shape
+    kernel.copy_(kernel.reshape(out, height, width, channels).permute(0, 3, 1, 2).clone())
+
+
+def _bgr(model: Model) -> None:
+    model.patch_embed.register_forward_pre_hook(lambda module, args: args[0].flip(1))
+
+
+def _dropout_left_on(model: Model) -> None:
+    def drop(module: nn.Module, args: tuple[torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.dropout(x, 0.1, module.training)
+
+    model.train()
+    _block(model).mlp.fc1.register_forward_hook(drop)
+
+
 _AT = f"blocks.{BLOCK}"
+_GRID = ("blocks.0", "blocks.0:input", "positions")
+_PATCHES = ("patch_embed", "patch_embed.proj", "kernel_layout")
+
+
+def _in_block(description: str, at: str, cause: str, apply: Callable[[Model], None]) -> Plant:
+    return Plant(description, _AT, f"{_AT}.{at}", cause, apply)
+
 
 PLANTS: dict[str, Plant] = {
-    "norm_eps": Plant("one LayerNorm with epsilon 1e-5 for 1e-6", _AT, _norm_eps),
-    "gelu_kind": Plant("tanh GELU for erf GELU in one block", _AT, _gelu_kind),
-    "swapped_q_and_k": Plant("query and key of one block swapped", _AT, _swapped_q_and_k),
-    "transposed_kernel": Plant("one square kernel transposed", _AT, _transposed_kernel),
-    "dropped_bias": Plant("one bias dropped", _AT, _dropped_bias),
-    "attention_scale": Plant("one attention scaled by the model's width for the head's", _AT, _attention_scale),
-    "dropped_layer_scale": Plant("one LayerScale dropped", _AT, _dropped_layer_scale),
-    "float32_norm": Plant("one LayerNorm rounded to float32", _AT, _float32_norm),
-    "permuted_positions": Plant("positions shifted by one patch", "blocks.0", _permuted_positions),
-    "transposed_positions": Plant("rows and columns of the position grid exchanged", "blocks.0", _transposed_positions),
+    "norm_eps": _in_block("one LayerNorm with epsilon 1e-5 for 1e-6", "norm1", "norm_eps", _norm_eps),
+    "norm_eps_of_final_norm": Plant(
+        "the last LayerNorm with epsilon 1e-12 for 1e-6", "forward_features", "norm", "norm_eps", _final_norm_eps
+    ),
+    "gelu_kind": _in_block("tanh GELU for erf GELU in one block", "mlp.fc2:input", "activation", _gelu_kind),
+    "quick_gelu": _in_block("CLIP's GELU for erf GELU in one block", "mlp.fc2:input", "activation", _quick_gelu),
+    "swapped_q_and_k": _in_block("query and key of one block swapped", "attn.qkv", "qkv_order", _swapped_q_and_k),
+    "heads_first": _in_block(
+        "qkv split into heads, then into query, key and value", "attn.qkv", "head_split", _heads_first
+    ),
+    "merged_heads": _in_block(
+        "heads merged without moving them behind the tokens", "attn.proj:input", "head_split", _merged_heads
+    ),
+    "transposed_kernel": _in_block("one square kernel transposed", "attn.proj", "kernel_layout", _transposed_kernel),
+    "dropped_bias": _in_block("one bias dropped", "mlp.fc2", "bias", _dropped_bias),
+    "attention_scale": _in_block(
+        "one attention scaled by the model's width for the head's",
+        "attn.proj:input",
+        "attention_scale",
+        _attention_scale,
+    ),
+    "dropped_layer_scale": _in_block("one LayerScale dropped", "norm2:input", "layer_scale", _dropped_layer_scale),
+    "norms_behind": _in_block("one block with norms behind its branches", "norm1", "norm_placement", _norms_behind),
+    "float32_norm": _in_block("one LayerNorm rounded to float32", "norm2", "norm_precision", _float32_norm),
+    "tf32": _in_block("one matmul in TF32", "mlp.fc1", "matmul_precision", _tf32),
+    "float32_softmax": _in_block("one softmax in float32", "attn.proj:input", "matmul_precision", _float32_softmax),
+    "permuted_positions": Plant("positions shifted by one patch", *_GRID, _permuted_positions),
+    "transposed_positions": Plant("rows and columns of the position grid exchanged", *_GRID, _transposed_positions),
+    "channels_last_patches": Plant("a patch kernel for pixels with channels last", *_PATCHES, _channels_last_patches),
+    "bgr": Plant("channels of the images reversed", *_PATCHES, _bgr),
+    "dropout_left_on": _in_block("dropout in training mode", "mlp.fc1", "training_mode", _dropout_left_on),
 }

@@ -17,10 +17,12 @@ from rich.console import Console
 
 from .. import checkpoints, configs
 from ..tolerances import FORWARD, USUAL_ELSEWHERE
-from .forward import DTYPES, check_forward, fits, required_bytes
+from .forward import check_forward
 from .plant import MODEL, PLANTS
 from .reduced import GRID, distinct_options
-from .report import ForwardReport
+from .report import CheckReport
+from .target import fits, required_bytes
+from .twins import DTYPES
 
 COMMAND = "python -m parity.checks.table"
 FULL_SIZE = (
@@ -111,9 +113,9 @@ def _label(names: Sequence[str]) -> str:
     return f"`{names[0]}`{more}"
 
 
-def _check(label: str, model: str | configs.Config, batch_size: int, log: Log) -> tuple[str, ForwardReport]:
+def _check(label: str, model: str | configs.Config, batch_size: int, log: Log) -> tuple[str, CheckReport]:
     report = check_forward(model, batch_size=batch_size)
-    worst = ", ".join(f"{precision.dtype} {precision.worst.relative_l2:.1e}" for precision in report.precisions)
+    worst = ", ".join(f"{one.dtype} {one['outputs'].worst.relative_l2:.1e}" for one in report.precisions)
     log(f"{'passed' if report.passed else 'FAILED'} {label}: {worst}")
     return label, report
 
@@ -129,15 +131,15 @@ def _tolerances() -> str:
     return "## Tolerances\n\n" + _table(("precision", "limit", "largest when chosen", "why"), rows)
 
 
-def _forward_rows(reports: Sequence[tuple[str, ForwardReport]]) -> str:
+def _forward_rows(reports: Sequence[tuple[str, CheckReport]]) -> str:
     columns = [f"{dtype} {what}" for dtype in DTYPES for what in ("logits", "worst")]
     rows = []
     for label, report in reports:
         parameters = f"{checkpoints.parameter_count(report.config) / 1e6:.1f} M"
-        places = ((p.at("logits"), p.worst) for p in report.precisions)
+        places = ((p["outputs"].at("logits"), p["outputs"].worst) for p in report.precisions)
         figures = [f"{difference.relative_l2:.1e}" for pair in places for difference in pair]
         rows.append((label, parameters, *figures, "yes" if report.passed else "**no**"))
-    worst = [f"**{max(report[dtype].worst.relative_l2 for _, report in reports):.1e}**" for dtype in DTYPES]
+    worst = [f"**{max(report[dtype]['outputs'].worst.relative_l2 for _, report in reports):.1e}**" for dtype in DTYPES]
     rows.append(("**worst**", "", *(cell for figure in worst for cell in ("", figure)), ""))
     return _table(("model", "parameters", *columns, "passed"), rows)
 
@@ -149,10 +151,10 @@ def _skipped(names: Sequence[str]) -> list[str]:
     return ["Left out, because the machine has too little memory:\n", _table(("model", "needs about"), rows)]
 
 
-def _planted_rows(reports: dict[str, ForwardReport]) -> str:
+def _planted_rows(reports: dict[str, CheckReport]) -> str:
     rows = []
     for name, report in reports.items():
-        first, logits = report["float64"].first_beyond, report["float64"].at("logits").relative_l2
+        first, logits = report["float64"].first_beyond, report["float64"]["outputs"].at("logits").relative_l2
         seen = ["no" if report[dtype].passed else "yes" for dtype in DTYPES]
         usual = "passes" if logits <= USUAL_ELSEWHERE else "fails"
         place = f"`{first.name}`" if first else "not noticed"

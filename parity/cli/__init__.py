@@ -10,6 +10,7 @@ import tyro
 from .check import check
 from .common import escaped, print_rich, use_cpu_devices
 from .demo import demo
+from .diff import diff
 from .models import info, models
 from .train import recipe_commands, train
 from .weights import convert, evaluate
@@ -24,6 +25,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "eval": evaluate,
     "convert": convert,
     "check": check,
+    "diff": diff,
 }
 
 

@@ -2,39 +2,98 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import tyro
 from tyro.conf import Positional
 
 from .common import Dtype, print_rich, use_present_platform
+
+if TYPE_CHECKING:
+    from ..checks import CheckReport
+
+Level = Literal["forward", "layers", "gradients", "training"]
 
 
 def check(
     target: Positional[str],
     *,
+    level: Annotated[tuple[Level, ...], tyro.conf.arg(aliases=["--levels"])] = ("forward",),
     dtypes: tuple[Dtype, ...] = ("float64", "float32", "bfloat16"),
     depth: int | None = None,
-    batch_size: int = 2,
+    image_size: tuple[int, int] | None = None,
+    batch_size: int | None = None,
+    steps: int = 100,
+    stochastic: bool = False,
     seed: int = 0,
     json: Path | None = None,
+    report: Path | None = None,
 ) -> int:
     """Prove that the Flax and the PyTorch model are the same function; exits with 1 if they are not.
 
-    A name is checked with every parameter random, a checkpoint with its own.
+    A name is checked with every parameter random, a checkpoint with its own. Four levels: `forward` compares logits,
+    features and the output of every block; `layers` what every submodule takes and returns; `gradients` the gradient of
+    every parameter and of the images; `training` the losses of every step, and at the end the parameters, AdamW's
+    moments and the averaged parameters, after training both on scikit-learn's digits.
 
     Args:
         target: A registered name, or the path of a checkpoint.
+        level: One or several of the four levels.
         dtypes: Precisions to compare in.
         depth: Fewer blocks, for a model that is too large for this machine.
-        batch_size: Images in the batch.
-        seed: Of the random parameters and images.
+        image_size: Another height and width of the images.
+        batch_size: Images in the batch; 16 in training, otherwise 2.
+        steps: Optimiser steps of `training`; the tolerances are those of 100.
+        stochastic: Whether `gradients` are taken with dropout and stochastic depth, of the same masks on both sides.
+        seed: Of the random parameters, images, batches and masks.
         json: Also write the figures to this file.
+        report: Also write `report.html`, `report.md`, their pictures and `report.json` to this directory.
     """
     use_present_platform(default="cpu")
-    from ..checks import check_forward
+    from .. import checks
 
-    report = check_forward(target, dtypes=dtypes, depth=depth, batch_size=batch_size, seed=seed)
-    print_rich(report)
+    given: dict[str, Any] = {"dtypes": dtypes, "depth": depth, "image_size": image_size, "seed": seed}
+    if batch_size is not None:
+        given["batch_size"] = batch_size
+    run: dict[str, Callable[[], CheckReport]] = {
+        "forward": lambda: checks.check_forward(target, **given),
+        "layers": lambda: checks.check_layers(target, **given),
+        "gradients": lambda: checks.check_gradients(target, stochastic=stochastic, **given),
+        "training": lambda: _training(target, steps, given),
+    }
+    found = []
+    for name in dict.fromkeys(level):
+        found.append(run[name]())
+        print_rich(found[-1])
     if json is not None:
-        json.write_text(report.to_json())
-    return 0 if report.passed else 1
+        json.write_text(checks.to_json(found), encoding="utf-8")
+    if report is not None:
+        print_rich(f"report in {checks.write_document(found, report)}")
+    return 0 if found and all(one.passed for one in found) else 1
+
+
+def _training(target: str, steps: int, given: dict[str, Any]) -> CheckReport:
+    """The training level with a progress bar on a terminal."""
+    from ..checks import check_training
+
+    with _progress(len(given["dtypes"]) * steps) as on_step:
+        return check_training(target, steps=steps, on_step=on_step, **given)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[str, int, float, float], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("training", total=total)
+
+        def on_step(dtype: str, step: int, flax: float, torch: float) -> None:
+            text = f"{dtype}, step {step}: loss {flax:.4f}, apart by {abs(flax - torch):.1e}"
+            progress.update(task, advance=1, description=text)
+
+        yield on_step

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +11,7 @@ import tyro
 from tyro.conf import Positional
 
 from .. import configs, recipes
-from .common import escaped, print_rich, use_cpu_devices, use_present_platform
+from .common import Framework, escaped, print_rich, use_cpu_devices, use_present_platform
 
 
 def train_recipe(
@@ -18,36 +19,65 @@ def train_recipe(
     *,
     directory: Path,
     data_dir: Path | None = None,
+    framework: Framework = "flax",
+    stop_at: int | None = None,
+    device: str = "cpu",
     devices: int = 0,
     distributed: bool = False,
 ) -> int:
-    """Train in Flax; a run that stands in the directory is resumed.
+    """Train; a run that stands in the directory is resumed.
 
     Args:
         recipe: What to train, on what, how.
         directory: Of the run: metrics, checkpoints, and the native checkpoint at the end.
         data_dir: Where data sets are kept; `$VIT_PARITY_DATA` or a cache folder by default.
-        devices: Simulate this many CPU devices; 0 takes the machine's own.
-        distributed: One of several processes: `jax.distributed` is initialised from the cluster's environment.
+        framework: `flax`, or `torch`. A run of the other one goes on after `vit-parity convert --to ...-training`.
+        stop_at: End after this step, with a checkpoint to go on from.
+        device: PyTorch's, such as `cuda`.
+        devices: Simulate this many CPU devices in JAX; 0 takes the machine's own.
+        distributed: One of several processes: `jax.distributed` is initialised from the cluster's environment,
+            `torch.distributed` from that of `torchrun`.
     """
-    use_cpu_devices(devices) if devices else use_present_platform()
-    if distributed:
-        import jax
-
-        jax.distributed.initialize()
     from rich.console import Console
 
-    from vit_jax.train import train
+    options = {"stop_at": stop_at, "data_dir": data_dir, "console": Console()}
+    if framework == "flax":
+        _start_flax(devices, distributed=distributed)
+        from vit_jax.train import train
 
-    result = train(recipe, directory, data_dir=data_dir, console=Console())
+        result = train(recipe, directory, **options)
+    else:
+        device = _start_torch(device, distributed=distributed)
+        from vit_torch.train import train
+
+        result = train(recipe, directory, device=device, **options)
     test = result.evaluation
     text = f"accuracy {test.accuracy:.2%}, loss {test.loss:.4f} on {test.count} images; model in {result.model}"
     print_rich(escaped(text))
     return 0
 
 
+def _start_flax(devices: int, *, distributed: bool) -> None:
+    use_cpu_devices(devices) if devices else use_present_platform()
+    if distributed:
+        import jax
+
+        jax.distributed.initialize()
+
+
+def _start_torch(device: str, *, distributed: bool) -> str:
+    """The device of this process."""
+    if not distributed:
+        return device
+    import torch
+
+    is_cuda = device.startswith("cuda")
+    torch.distributed.init_process_group("nccl" if is_cuda else "gloo")
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if is_cuda else device
+
+
 def train(recipe: Positional[str]) -> int:
-    """Train a recipe in Flax: `vit-parity train RECIPE --help` shows all of its fields."""
+    """Train a recipe in Flax or in PyTorch: `vit-parity train RECIPE --help` shows all of its fields."""
     raise ValueError(f"unknown recipe {recipe!r}{configs.close_match(recipe, recipes.names())}")
 
 
@@ -60,11 +90,21 @@ def recipe_commands() -> dict[str, Callable[..., int]]:
             *,
             directory: Path = Path("runs") / name,
             data_dir: Path | None = None,
+            framework: Framework = "flax",
+            stop_at: int | None = None,
+            device: str = "cpu",
             devices: int = 0,
             distributed: bool = False,
         ) -> int:
             return train_recipe(
-                recipe, directory=directory, data_dir=data_dir, devices=devices, distributed=distributed
+                recipe,
+                directory=directory,
+                data_dir=data_dir,
+                framework=framework,
+                stop_at=stop_at,
+                device=device,
+                devices=devices,
+                distributed=distributed,
             )
 
         arguments = (train_recipe.__doc__ or "").partition("Args:")[2]

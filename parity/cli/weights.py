@@ -19,6 +19,8 @@ from .common import (
     use_present_platform,
 )
 
+Training = Literal["torch-training", "flax-training"]
+TRAINING: dict[str, Framework] = {"torch-training": "torch", "flax-training": "flax"}
 Pool = Literal["token", "avg", "token_avg", "none"] | None
 
 
@@ -26,7 +28,7 @@ def convert(
     src: Positional[str],
     dst: Positional[Path],
     *,
-    to: Format = "native",
+    to: Format | Training = "native",
     model: str | None = None,
     from_: From = None,
     numerics: NumericsSource = None,
@@ -40,7 +42,8 @@ def convert(
     Args:
         src: A directory or file of weights in any known format, a training run, or `hf-hub:owner/name`.
         dst: The directory to write.
-        to: The format to write.
+        to: The format to write; of a run, `torch-training` or `flax-training` for a run of that framework, with
+            optimiser, step and position in the data, that `vit-parity train` goes on with there.
         model: The registered name, for a file that doesn't say it.
         from_: The format of the source; recognised from its files by default.
         numerics: The project as whose model the weights are run; the one they come from by default.
@@ -51,6 +54,11 @@ def convert(
     """
     from .. import checkpoints
 
+    if to in TRAINING:
+        changes = (model, from_, numerics, image_size, patch_size, num_classes, global_pool)
+        if any(change is not None for change in changes):
+            raise ValueError(f"--to {to}: a run moves as it is, without --model, --image-size or the like")
+        return _convert_training(src, dst, to=TRAINING[to])
     source = checkpoints.convert(
         src,
         dst,
@@ -68,6 +76,17 @@ def convert(
         print_rich(escaped(f"not used: {name}: {reason}"))
     left = f"{len(ignored)} not used, for the reasons above" if ignored else "none left over"
     print_rich(escaped(f"{len(source.tensors)} tensors of {source.name or src} written to {dst} ({to}); {left}"))
+    return 0
+
+
+def _convert_training(src: str, dst: Path, *, to: Framework) -> int:
+    use_present_platform(default="cpu")
+    from .. import runs
+
+    state = runs.convert_training(src, dst, to=to)
+    kinds = ", ".join(["params", *state.moments, *([] if state.ema is None else ["ema"])])
+    text = f"step {state.step} of {state.recipe.steps}: {kinds}, {len(state.params)} tensors each, written to {dst}"
+    print_rich(escaped(text))
     return 0
 
 

@@ -17,6 +17,7 @@ from parity.configs.augmentation import Augmentation
 from parity.configs.preprocessing import Preprocessing
 from parity.data.augment import augment_image
 from parity.data.extras import require
+from parity.data.mix import Mix
 from parity.data.preprocessing import resize_and_crop
 from parity.data.sources import Source
 
@@ -63,14 +64,18 @@ def train_batches(
         start_step: Number of batches to leave out at the start; none of them is read.
 
     Returns:
-        A grain `DatasetIterator` of `{"image": uint8 (b, h, w, c), "label": int32 (b,)}`. `get_state()` is a small
-        dictionary that goes into JSON; `set_state()` takes it in any number of processes, workers and threads, and the
+        A grain `DatasetIterator` of `{"image": uint8 (b, h, w, c), "label": int32 (b,)}`, and what `Mix` in
+        `parity/data/mix.py` adds where the augmentation mixes images. `get_state()` is a small dictionary that goes
+        into JSON; `set_state()` takes it in any number of processes, workers and threads, and the
         batches that follow are the same, bit for bit. `close()` ends its workers.
 
     Raises:
-        ValueError: If batch_size doesn't divide by process_count or exceeds the source, or a number is out of range.
+        ValueError: If batch_size doesn't divide by process_count or exceeds the source, each process would have an odd
+            number of images to mix, or a number is out of range.
     """
     _check_batching(batch_size, process_index, process_count)
+    if augmentation.mixes and batch_size // process_count % 2:
+        raise ValueError(f"batch_size: got {batch_size}, expected pairs to mix in each of {process_count} processes")
     _check_run(seed, num_epochs, num_threads, num_workers)
     if len(source) < batch_size:
         raise ValueError(f"batch_size: got {batch_size}, expected {len(source)} or fewer, the images of {source.name}")
@@ -80,6 +85,9 @@ def train_batches(
     examples = grain.MapDataset.source(source).seed(seed).shuffle().random_map(transform).repeat(num_epochs)
     shard = _ProcessShard(examples, batch_size, process_index, process_count)
     batches = grain.MapDataset.source(shard).batch(batch_size // process_count, drop_remainder=True)
+    if augmentation.mixes:
+        mix = Mix(augmentation, seed, image_size, batch_size, process_index, process_count)
+        batches = batches.map_with_index(mix)
     return require("parity.data.iterator").TrainIterator(
         batches,
         start_step=start_step,

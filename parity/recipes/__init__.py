@@ -10,7 +10,7 @@ from ..configs import close_match
 from ..configs.registry import replace
 from . import digits, imagenet_seed
 from .recipe import Data, MeshShape, Optimizer, Recipe, differences, from_dict, to_dict
-from .rules import decays, learning_rate
+from .rules import decays, learning_rate, learning_rate_scale
 
 _MODULES = {"digits": digits, "imagenet_seed": imagenet_seed}
 RECIPES: dict[str, Recipe] = {name: module.RECIPE for name, module in _MODULES.items()}
@@ -27,6 +27,7 @@ __all__ = [
     "from_dict",
     "get",
     "learning_rate",
+    "learning_rate_scale",
     "names",
     "to_dict",
 ]

@@ -16,6 +16,7 @@ from ..configs.augmentation import Augmentation
 from ..configs.registry import build, jsonable
 
 Precision = Literal["float32", "bfloat16", "float64"]
+OptimizerName = Literal["adamw", "sgd"]
 
 # What a resumed run may change: the parameters don't depend on it, except for rounding.
 CARRIED_OUT_BY = (
@@ -52,37 +53,46 @@ class Data:
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer:
-    """AdamW with decoupled decay (Loshchilov & Hutter 2019, arXiv:1711.05101) and its schedule.
+    """AdamW with decoupled decay (Loshchilov & Hutter 2019, arXiv:1711.05101), or SGD with momentum, and the schedule.
 
     Attributes:
+        name: `adamw`, or `sgd`, whose decay is added to the gradient before the momentum, as PyTorch does it.
         learning_rate: The highest, at the end of the warm-up.
         min_learning_rate: Where the cosine ends.
         warmup_steps: Steps of the linear warm-up from 0.
         weight_decay: Times the learning rate, of the tensors for which `decays` holds.
+        layer_decay: Factor of the learning rate from each block to the one before it, as `learning_rate_scale` has it
+            (Clark et al. 2020, arXiv:2003.10555; BEiT's fine-tuning, arXiv:2106.08254); 1 for none.
         clip_norm: Greatest norm of all gradients together; None doesn't clip.
-        b1: Decay of the mean of gradients.
-        b2: Decay of the mean of squared gradients.
-        eps: Added to the root of the mean of squares.
+        b1: AdamW's decay of the mean of gradients.
+        b2: AdamW's decay of the mean of squared gradients.
+        eps: Added by AdamW to the root of the mean of squares.
+        momentum: SGD's share of the sum of gradients that stays from step to step.
     """
 
+    name: OptimizerName = "adamw"
     learning_rate: float
     min_learning_rate: float = 0.0
     warmup_steps: int = 0
     weight_decay: float = 0.0
+    layer_decay: float = 1.0
     clip_norm: float | None = 1.0
     b1: float = 0.9
     b2: float = 0.999
     eps: float = 1e-8
+    momentum: float = 0.9
 
     def __post_init__(self) -> None:
         """Raises ValueError where a field can't be used."""
+        _expect(self.name in ("adamw", "sgd"), "name", repr(self.name), "'adamw' or 'sgd'")
         _expect(self.learning_rate > 0, "learning_rate", self.learning_rate, "a value above 0")
         low = 0 <= self.min_learning_rate <= self.learning_rate
         _expect(low, "min_learning_rate", self.min_learning_rate, f"0 to learning_rate {self.learning_rate}")
         _expect(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "0 or more")
         _expect(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
         _expect(self.clip_norm is None or self.clip_norm > 0, "clip_norm", self.clip_norm, "None or a value above 0")
-        for name in ("b1", "b2"):
+        _expect(0 < self.layer_decay <= 1, "layer_decay", self.layer_decay, "a value in (0, 1]")
+        for name in ("b1", "b2", "momentum"):
             _expect(0 <= getattr(self, name) < 1, name, getattr(self, name), "a value in [0, 1)")
         _expect(self.eps > 0, "eps", self.eps, "a value above 0")
 
@@ -114,6 +124,8 @@ class Recipe:
         steps: Optimiser steps.
         optimizer: Optimiser and schedule.
         label_smoothing: Share of each target that is spread over all classes.
+        ema_decay: Decay of the averaged parameters after each step, such as 0.9999; None keeps no average.
+        accumulate: Parts that a batch is computed in, one after another, with the mean of their gradients.
         drop_rate: Dropout.
         attn_drop_rate: Dropout of the attention weights.
         drop_path_rate: Stochastic depth of the last block.
@@ -133,6 +145,8 @@ class Recipe:
     steps: int
     optimizer: Optimizer
     label_smoothing: float = 0.0
+    ema_decay: float | None = None
+    accumulate: int = 1
     drop_rate: float = 0.0
     attn_drop_rate: float = 0.0
     drop_path_rate: float = 0.0
@@ -156,11 +170,17 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Raises ValueError where a field can't be used."""
-        for name in ("batch_size", "steps", "log_every"):
+        for name in ("batch_size", "steps", "log_every", "accumulate"):
             _expect(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         for name in ("eval_every", "checkpoint_every"):
             _expect(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         _expect(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "a value in [0, 1)")
+        ema = self.ema_decay
+        _expect(ema is None or 0 <= ema < 1, "ema_decay", ema, "None or a value in [0, 1)")
+        parts = self.accumulate * (2 if self.data.augmentation.mixes else 1)
+        _expect(
+            self.batch_size % parts == 0, "batch_size", self.batch_size, f"a multiple of {parts}: accumulate, pairs"
+        )
         _expect(0 <= self.seed < 2**32, "seed", self.seed, "0 to 2**32 - 1")
         precisions = ("float32", "bfloat16", "float64")
         _expect(self.precision in precisions, "precision", repr(self.precision), "one of " + ", ".join(precisions))

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 
 from .recipe import Optimizer
 
+# What comes after the blocks, by the first part of its name; anything else outside of the blocks comes before them.
+_AFTER_BLOCKS = ("norm", "fc_norm", "attn_pool", "pre_logits", "head", "head_dist")
+
 
 def decays(name: str, shape: Sequence[int]) -> bool:
     """Whether weight decay applies to a tensor.
@@ -21,6 +24,19 @@ def decays(name: str, shape: Sequence[int]) -> bool:
     return name.endswith(".weight") and len(shape) > 1
 
 
+def learning_rate_scale(name: str, *, depth: int, layer_decay: float) -> float:
+    """Factor of a tensor's learning rate: 1 after the blocks, times `layer_decay` for each block towards the input.
+
+    Args:
+        name: Canonical, such as `blocks.0.attn.qkv.weight`.
+        depth: Number of blocks.
+        layer_decay: Of the recipe's optimiser.
+    """
+    first, *rest = name.split(".")
+    after = 0 if first in _AFTER_BLOCKS else depth + 1
+    return layer_decay ** (depth - int(rest[0]) if first == "blocks" else after)
+
+
 def learning_rate(step: int, optimizer: Optimizer, steps: int) -> float:
     """Linear from 0 to `learning_rate` during the warm-up, then half a cosine down to `min_learning_rate`.
 
@@ -31,6 +47,7 @@ def learning_rate(step: int, optimizer: Optimizer, steps: int) -> float:
     """
     if step < optimizer.warmup_steps:
         return optimizer.learning_rate * step / optimizer.warmup_steps
-    progress = min(1.0, (step - optimizer.warmup_steps) / max(1, steps - optimizer.warmup_steps))
+    left = max(0, steps - step) / max(1, steps - optimizer.warmup_steps)
     height = optimizer.learning_rate - optimizer.min_learning_rate
-    return optimizer.min_learning_rate + height * (1 + math.cos(math.pi * progress)) / 2
+    # (1 + cos(pi (1 - left))) / 2, which at the end would have few digits left in float32.
+    return optimizer.min_learning_rate + height * math.sin(math.pi / 2 * left) ** 2

@@ -36,6 +36,7 @@ API: dict[str, dict[str, str]] = {
         "write": "path, config, tensors, *, name, source",
         "account": "expected, found, *, source",
     },
+    "parity.testing": {"assert_same_model": "a, b, images, *, dtype, tolerance, level, image_size"},
     "vit_jax.models": {"create_model": "name, *, rngs, execution, **overrides"},
     "vit_torch.models": {"create_model": "name, *, device, execution, **overrides"},
     "vit_jax.checkpoint": {

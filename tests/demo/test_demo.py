@@ -32,7 +32,7 @@ def test_the_report_is_self_contained(demo):
     directory, _ = demo
     page = (directory / "report.html").read_text()
     pictures = re.findall(r'src="([^"]*)"', page)
-    assert len(pictures) == 3
+    assert len(pictures) == 4
     for picture in pictures:
         assert base64.b64decode(picture.removeprefix("data:image/png;base64,")).startswith(b"\x89PNG")
     assert "http" not in page.replace("http-equiv", "")
@@ -41,7 +41,7 @@ def test_the_report_is_self_contained(demo):
 def test_the_markdown_names_files_that_exist(demo):
     directory, _ = demo
     pictures = re.findall(r"!\[[^]]*\]\(([^)]*)\)", (directory / "report.md").read_text())
-    assert len(pictures) == 3
+    assert len(pictures) == 4
     assert all((directory / picture).is_file() for picture in pictures)
 
 
@@ -68,7 +68,8 @@ def test_check_of_the_checkpoint_passes_and_writes_figures(demo, tmp_path):
     assert finished.returncode == 0, finished.stdout + finished.stderr
     figures = json.loads((tmp_path / "parity.json").read_text())
     assert figures["passed"] is True
-    assert {place["name"] for place in figures["precisions"][0]["places"]} >= {"blocks.0", "logits"}
+    (outputs,) = figures["levels"]["forward"]["precisions"][0]["parts"]
+    assert {place["name"] for place in outputs["places"]} >= {"blocks.0", "logits"}
 
 
 def test_a_weak_model_is_not_called_good(tmp_path):

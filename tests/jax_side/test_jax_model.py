@@ -101,8 +101,8 @@ def test_drop_path_keeps_the_first_block(make_model, make_images):
     dropped, whole = model.blocks[-1], model.blocks[0]
     tokens = model.forward_intermediates(images, indices=[0])[0]
     key = random.key(0)
-    np.testing.assert_array_equal(whole(tokens, drop_path_rate=0.0, key=key), whole(tokens))
-    out = dropped(tokens, drop_path_rate=0.9, key=key)
+    np.testing.assert_array_equal(whole(tokens, keep_rate=1.0, key=key), whole(tokens))
+    out = dropped(tokens, keep_rate=0.1, key=key)
     untouched = [bool((out[i] == tokens[i]).all()) for i in range(8)]
     assert any(untouched)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import jax
 
 from parity import checkpoints, recipes
-from vit_jax.metrics import read_metrics
+from parity.runs.metrics import read_metrics
 from vit_jax.train import train
 
 

@@ -10,9 +10,9 @@ import pytest
 from flax import nnx
 
 from parity.data import eval_batches, normalize, open_source
+from parity.runs.metrics import MetricsWriter, read_metrics
 from parity.tolerances import FORMULA
 from vit_jax.evaluate import evaluate
-from vit_jax.metrics import MetricsWriter, read_metrics
 from vit_jax.models import create_model
 from vit_jax.sharding import make_mesh
 

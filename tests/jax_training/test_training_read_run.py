@@ -10,7 +10,8 @@ import pytest
 
 import vit_jax
 from parity import checkpoints, recipes
-from parity.checkpoints import CheckpointError, orbax_run
+from parity.checkpoints import CheckpointError
+from parity.checkpoints import run as runs
 from parity.compare import not_identical
 from vit_jax.state import state_dict
 from vit_jax.train import train
@@ -33,9 +34,9 @@ def run(tmp_path_factory, digits_dir):
 
 
 def test_the_last_step_is_the_native_checkpoint(run):
-    assert orbax_run.is_run(run)
-    assert not orbax_run.is_run(run / "model")
-    found, native = orbax_run.read(run), checkpoints.read(run / "model")
+    assert runs.is_run(run)
+    assert not runs.is_run(run / "model")
+    found, native = runs.read(run), checkpoints.read(run / "model")
     assert found.config == native.config
     assert found.source["step"] == 2
     assert found.tensors.shapes() == native.tensors.shapes()
@@ -44,35 +45,35 @@ def test_the_last_step_is_the_native_checkpoint(run):
 
 
 def test_an_earlier_step_can_be_written_as_a_native_checkpoint(run, tmp_path):
-    first = orbax_run.read(run, step=1)
-    assert not_identical(dict(first.tensors), dict(orbax_run.read(run).tensors))
+    first = runs.read(run, step=1)
+    assert not_identical(dict(first.tensors), dict(runs.read(run).tensors))
     checkpoints.write(tmp_path / "first", first.config, first.tensors, name=first.name, source=first.source)
     assert not_identical(state_dict(vit_jax.load(tmp_path / "first")), dict(first.tensors)) == ()
 
 
 def test_a_part_of_a_tensor(run):
-    tensors = orbax_run.read(run).tensors
+    tensors = runs.read(run).tensors
     name = "blocks.0.attn.qkv.weight"
     assert np.array_equal(tensors.slice(name, (slice(3, 7), slice(0, 2))), tensors[name][3:7, 0:2])
 
 
 def test_averaged_parameters_that_are_not_there(run):
     with pytest.raises(CheckpointError, match="expected ema among them"):
-        orbax_run.read(run, ema=True)
+        runs.read(run, ema=True)
 
 
 def test_a_step_that_is_not_there(run):
     with pytest.raises(CheckpointError, match=r"step: got 7, expected one of \[1, 2\]"):
-        orbax_run.read(run, step=7)
+        runs.read(run, step=7)
 
 
 def test_what_is_no_run(run, tmp_path):
     (tmp_path / "checkpoints" / "1" / "state").mkdir(parents=True)
     with pytest.raises(CheckpointError, match=r"recipe\.json: not the recipe of a run"):
-        orbax_run.read(tmp_path)
+        runs.read(tmp_path)
     (tmp_path / "recipe.json").write_text((run / "recipe.json").read_text())
     with pytest.raises(CheckpointError, match="not a readable Orbax checkpoint"):
-        orbax_run.read(tmp_path)
+        runs.read(tmp_path)
     (tmp_path / "recipe.json").write_text(json.dumps({"model": "vit_digits"}))
     with pytest.raises(CheckpointError, match="recipe"):
-        orbax_run.read(tmp_path)
+        runs.read(tmp_path)

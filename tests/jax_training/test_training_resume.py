@@ -15,8 +15,8 @@ from training_workers import ENVIRONMENT, run_worker, worker_command
 
 from parity import recipes
 from parity.configs import Execution
+from parity.runs.metrics import read_metrics
 from vit_jax import train as train_module
-from vit_jax.metrics import read_metrics
 from vit_jax.train import train
 
 

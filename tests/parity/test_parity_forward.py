@@ -1,7 +1,8 @@
 """Forward parity in three precisions, from parameters that are random in every tensor.
 
-Test models are checked in every precision, every set of options at one small width and the usual widths in float64;
-docs/parity.md, which `python -m parity.checks.table` writes, has every set of options in every precision.
+Test models are checked in every precision and the usual widths in float64; every set of options is in
+`test_parity_gradients.py`, whose one compilation gives outputs and gradients. docs/parity.md, which
+`python -m parity.checks.table` writes, has every set of options in every precision.
 """
 
 from __future__ import annotations
@@ -20,13 +21,12 @@ import vit_torch.state
 from parity import checkpoints, configs
 from parity.checks import check_forward, fits, random_images, random_parameters, required_bytes
 from parity.checks.forward import DTYPES, exact_jax
-from parity.checks.reduced import distinct_options, distinct_sizes, reduced
+from parity.checks.reduced import distinct_sizes, reduced
 from parity.compare import compare, not_identical
 from parity.configs import Execution
 from parity.tolerances import FORWARD
 
 TEST_MODELS = configs.names("vit_test*")
-OPTIONS = distinct_options(configs.names(), 1)
 SIZES = distinct_sizes(name for name in configs.names("vit_*") if configs.get(name).embed_dim <= 1024)
 
 EXECUTIONS = {
@@ -42,29 +42,15 @@ def test_test_models(name):
     report = check_forward(name)
     assert report.passed, report.failures
     assert [precision.dtype for precision in report.precisions] == list(DTYPES)
-    places = [difference.name for difference in report["float64"].comparison.differences]
+    places = [difference.name for difference in report["float64"]["outputs"].comparison.differences]
     blocks = [f"blocks.{i}" for i in range(configs.get(name).depth)]
     assert places == ["patch_embed", *blocks, "forward_features", "logits"]
-
-
-@pytest.mark.parametrize("config", OPTIONS, ids=[names[0] for names in OPTIONS.values()])
-def test_every_set_of_options(config):
-    report = check_forward(config, dtypes=["float64"])
-    assert report.passed, report.failures
 
 
 @pytest.mark.parametrize("name", SIZES.values())
 def test_usual_widths(name):
     report = check_forward(reduced(configs.get(name, num_classes=0), 1), dtypes=["float64"], batch_size=1)
     assert report.passed, report.failures
-
-
-def test_no_registered_model_is_left_out():
-    names = configs.names()
-    assert sorted(name for group in OPTIONS.values() for name in group) == names
-    # One that differs in an option, and one that differs in nothing that a forward pass sees.
-    assert reduced(configs.get("vit_test", norm_eps=1e-5), 2) != reduced(configs.get("vit_test"), 2)
-    assert reduced(configs.get("vit_base_patch16_384"), 2) == reduced(configs.get("vit_base_patch16_224"), 2)
 
 
 @pytest.mark.parametrize("execution", EXECUTIONS.values(), ids=EXECUTIONS)
@@ -97,13 +83,13 @@ def test_places_are_what_the_models_return(name):
         other = twin(torch.from_numpy(images.transpose(0, 3, 1, 2))).numpy()
     expected = compare({"logits": logits}, {"logits": other}).differences[0].relative_l2
     assert expected > limit
-    assert abs(planted["float64"].at("logits").relative_l2 - expected) < limit
+    assert abs(planted["float64"]["outputs"].at("logits").relative_l2 - expected) < limit
 
 
 def test_given_images_are_used():
     images = random_images(configs.get("vit_test"), 3, seed=8)
-    given = check_forward("vit_test", dtypes=["float64"], images=images)["float64"].at("logits")
-    random = check_forward("vit_test", dtypes=["float64"], batch_size=3)["float64"].at("logits")
+    given = check_forward("vit_test", dtypes=["float64"], images=images)["float64"]["outputs"].at("logits")
+    random = check_forward("vit_test", dtypes=["float64"], batch_size=3)["float64"]["outputs"].at("logits")
     assert given.left_shape == random.left_shape == (3, 10)
     assert given.max_abs != random.max_abs
 
@@ -156,10 +142,10 @@ def test_a_checkpoint_is_checked_with_its_own_parameters(tmp_path, depth, image_
     assert report.config.depth == (depth or config.depth)
     assert report.config.image_size == (image_size or config.image_size)
     # A path may be a string; and it isn't the random model of the same config.
-    again = check_forward(str(tmp_path / "model"), depth=depth, image_size=image_size, dtypes=["float64"])["float64"]
-    assert again.at("logits") == report["float64"].at("logits")
-    random = check_forward(report.config, dtypes=["float64"])["float64"]
-    assert random.at("logits") != report["float64"].at("logits")
+    again = check_forward(str(tmp_path / "model"), depth=depth, image_size=image_size, dtypes=["float64"])["float64"]["outputs"]
+    assert again.at("logits") == report["float64"]["outputs"].at("logits")
+    random = check_forward(report.config, dtypes=["float64"])["float64"]["outputs"]
+    assert random.at("logits") != report["float64"]["outputs"].at("logits")
 
 
 def test_a_loader_that_changes_a_tensor_is_noticed(tmp_path, monkeypatch):

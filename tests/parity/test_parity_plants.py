@@ -26,17 +26,18 @@ UNSEEN_ELSEWHERE = {"norm_eps", "gelu_kind", "float32_norm"}
 def test_a_planted_error_fails_and_its_place_is_named(name):
     plant = PLANTS[name]
     report = check_forward(MODEL, dtypes=["float64"], plant=plant.apply)
-    unseen = report["float64"].at("logits").relative_l2 <= USUAL_ELSEWHERE
+    outputs = report["float64"]["outputs"]
+    unseen = outputs.at("logits").relative_l2 <= USUAL_ELSEWHERE
     assert unseen == (name in UNSEEN_ELSEWHERE)
     assert not report.passed
-    assert report["float64"].first_beyond.name == plant.place
+    assert outputs.first_beyond.name == plant.place
     assert any(f"first divergence at {plant.place}" in line for line in report.failures)
     faults = {fault.removeprefix("float64 torch: ") for fault in report.parameter_faults}
     assert faults == TENSORS.get(name, set())
     # Before the planted place everything agrees, from it on nothing that is computed from all tokens does.
-    places = [difference.name for difference in report["float64"].comparison.differences]
-    for difference in report["float64"].comparison.differences:
-        within = difference.relative_l2 <= report["float64"].tolerance
+    places = [difference.name for difference in outputs.comparison.differences]
+    for difference in outputs.comparison.differences:
+        within = difference.relative_l2 <= outputs.tolerance
         assert within == (places.index(difference.name) < places.index(plant.place)), difference
 
 

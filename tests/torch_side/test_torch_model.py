@@ -120,7 +120,7 @@ def test_keep_rate_of_masks():
         assert abs(float(random.keep_mask(key, 0.75, (100, 100)).double().mean()) - 0.75) < 0.02
         assert random.keep_mask(key, 1.0, (1000,)).all()
     assert random.split(None, 3) == [None, None, None]
-    keys = [tuple(key.tolist()) for key in random.split(random.key(0), 5)]
+    keys = [tuple(key.words.tolist()) for key in random.split(random.key(0), 5)]
     assert len(set(keys)) == 5
 
 

@@ -1,7 +1,7 @@
 """Transformer blocks. Twin: `vit_torch/layers/block.py`.
 
-Every block is called as `block(x, rotation=, bias=, drop_path_rate=, key=, execution=)`. The drop-path rate is an
-argument, so that blocks that differ in nothing else can be scanned.
+Every block is called as `block(x, rotation=, bias=, keep_rate=, key=, execution=)`. The share of samples that drop path
+keeps is an argument, so that blocks that differ in nothing else can be scanned.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Block(nnx.Module):
         *,
         rotation: Rotation | None = None,
         bias: Bias | None = None,
-        drop_path_rate: Rate | None = None,
+        keep_rate: Rate | None = None,
         key: random.Key | None = None,
         execution: Execution = Execution(),
     ) -> Tokens:
@@ -62,10 +62,10 @@ class Block(nnx.Module):
         key_attn, key_mlp, key_path1, key_path2 = random.split(key, 4)
         y = self.attn(self.norm1(x), rotation=rotation, bias=bias, key=key_attn, execution=execution)
         y = y if self.ls1 is None else self.ls1(y)
-        x = x + drop_path(y, drop_path_rate, key_path1)
+        x = x + drop_path(y, keep_rate, key_path1)
         y = self.mlp(self.norm2(x), key=key_mlp)
         y = y if self.ls2 is None else self.ls2(y)
-        return x + drop_path(y, drop_path_rate, key_path2)
+        return x + drop_path(y, keep_rate, key_path2)
 
 
 class ResPostBlock(Block):
@@ -77,16 +77,16 @@ class ResPostBlock(Block):
         *,
         rotation: Rotation | None = None,
         bias: Bias | None = None,
-        drop_path_rate: Rate | None = None,
+        keep_rate: Rate | None = None,
         key: random.Key | None = None,
         execution: Execution = Execution(),
     ) -> Tokens:
         """Transforms the tokens."""
         key_attn, key_mlp, key_path1, key_path2 = random.split(key, 4)
         y = self.norm1(self.attn(x, rotation=rotation, bias=bias, key=key_attn, execution=execution))
-        x = x + drop_path(y, drop_path_rate, key_path1)
+        x = x + drop_path(y, keep_rate, key_path1)
         y = self.norm2(self.mlp(x, key=key_mlp))
-        return x + drop_path(y, drop_path_rate, key_path2)
+        return x + drop_path(y, keep_rate, key_path2)
 
 
 class AttentionBranch(nnx.Module):
@@ -147,20 +147,18 @@ class ParallelThingsBlock(nnx.Module):
         *,
         rotation: Rotation | None = None,
         bias: Bias | None = None,
-        drop_path_rate: Rate | None = None,
+        keep_rate: Rate | None = None,
         key: random.Key | None = None,
         execution: Execution = Execution(),
     ) -> Tokens:
         """Transforms the tokens; without rotation and bias, which its configs don't have."""
         keys = random.split(key, 8)
         first, second = (
-            drop_path(attn(x, key=keys[i], execution=execution), drop_path_rate, keys[i + 2])
+            drop_path(attn(x, key=keys[i], execution=execution), keep_rate, keys[i + 2])
             for i, attn in enumerate(self.attns)
         )
         x = x + (first + second)
-        first, second = (
-            drop_path(ffn(x, key=keys[i + 4]), drop_path_rate, keys[i + 6]) for i, ffn in enumerate(self.ffns)
-        )
+        first, second = (drop_path(ffn(x, key=keys[i + 4]), keep_rate, keys[i + 6]) for i, ffn in enumerate(self.ffns))
         return x + (first + second)
 
 
@@ -198,7 +196,7 @@ class ParallelScalingBlock(AttentionCore):
         *,
         rotation: Rotation | None = None,
         bias: Bias | None = None,
-        drop_path_rate: Rate | None = None,
+        keep_rate: Rate | None = None,
         key: random.Key | None = None,
         execution: Execution = Execution(),
     ) -> Tokens:
@@ -215,7 +213,7 @@ class ParallelScalingBlock(AttentionCore):
         else:
             y = self.attn_out_proj(y) + self.mlp_out_proj(hidden)
         y = y if self.ls is None else self.ls(y)
-        return x + drop_path(y, drop_path_rate, key_path)
+        return x + drop_path(y, keep_rate, key_path)
 
 
 BLOCKS = {

@@ -19,12 +19,12 @@ def dropout(x: Float[Array, "..."], rate: float, key: random.Key | None) -> Floa
 
 
 def drop_path(
-    x: Float[Array, "b ..."], rate: float | Float[Array, ""] | None, key: random.Key | None
+    x: Float[Array, "b ..."], keep_rate: float | Float[Array, ""] | None, key: random.Key | None
 ) -> Float[Array, "b ..."]:
-    """Zeroes whole samples with probability `rate` and divides the others by the rate that is kept."""
-    if key is None or rate is None:
+    """Keeps whole samples with probability `keep_rate`, divided by it, and zeroes the others."""
+    if key is None or keep_rate is None:
         return x
-    return _keep(x, random.keep_mask(key, 1 - rate, (x.shape[0],) + (1,) * (x.ndim - 1)), 1 - rate)
+    return _keep(x, random.keep_mask(key, keep_rate, (x.shape[0],) + (1,) * (x.ndim - 1)), keep_rate)
 
 
 def _keep(x: Float[Array, "..."], mask: jax.Array, keep_rate: float | Float[Array, ""]) -> Float[Array, "..."]:

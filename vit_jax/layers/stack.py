@@ -37,7 +37,7 @@ def run_blocks(
     """Applies the blocks in order.
 
     Args:
-        blocks: Modules called as `block(x, rotation=, bias=, drop_path_rate=, key=, execution=)`.
+        blocks: Modules called as `block(x, rotation=, bias=, keep_rate=, key=, execution=)`.
         x: Tokens.
         rotation: Of query and key: one for all blocks, or one for each.
         bias: Of attention, for all blocks.
@@ -50,8 +50,10 @@ def run_blocks(
         The tokens after the last block, and after each block if they are collected.
     """
     keys = random.split(key, len(blocks))
-    # Not of a fixed type: in a float64 model a rate rounded to float32 would be 1e-8 away from the twin's.
-    rates = jnp.asarray(drop_path_rates, float) if any(drop_path_rates) else [None] * len(blocks)
+    # Subtracted before it is rounded, or a mask could differ from the twin's; and not of a fixed type: in a float64
+    # model a rate rounded to float32 would be 1e-8 away.
+    keep_rates = jnp.asarray([1 - rate for rate in drop_path_rates], float)
+    rates = keep_rates if any(drop_path_rates) else [None] * len(blocks)
     outputs: list[Tokens] = []
     own = rotation if isinstance(rotation, list) else [None] * len(blocks)
     shared = {"rotation": None if isinstance(rotation, list) else rotation, "bias": bias}
@@ -78,14 +80,14 @@ def _kind(part: Any) -> Any:
 def _body(
     graphdef: nnx.GraphDef, shared: dict[str, Any], execution: Execution, *, collect: bool, scanned: bool
 ) -> Callable:
-    """One block as a function of its tokens and of its parameters, key, drop-path rate and rotation."""
+    """One block as a function of its tokens and of its parameters, key, share that drop path keeps, and rotation."""
 
     def run(x: Tokens, inputs: Any) -> tuple[Tokens, Tokens | None]:
         state, key, rate, rotation = inputs
         # Without this the compiler loses the batch sharding inside a scan, and every device computes the whole batch.
         x = constrain_batch(x)
         given = shared if rotation is None else shared | {"rotation": rotation}
-        x = nnx.merge(graphdef, state)(x, **given, drop_path_rate=rate, key=key, execution=execution)
+        x = nnx.merge(graphdef, state)(x, **given, keep_rate=rate, key=key, execution=execution)
         x = constrain_batch(x)
         return x, x if collect else None
 

@@ -31,7 +31,7 @@ def run_blocks(
     """Applies the blocks in order.
 
     Args:
-        blocks: Modules called as `block(x, rotation=, bias=, drop_path_rate=, key=, execution=)`.
+        blocks: Modules called as `block(x, rotation=, bias=, keep_rate=, key=, execution=)`.
         x: Tokens.
         rotation: Of query and key: one for all blocks, or one for each.
         bias: Of attention, for all blocks.
@@ -44,12 +44,12 @@ def run_blocks(
         The tokens after the last block, and after each block if they are collected.
     """
     keys = random.split(key, len(blocks))
-    rates = drop_path_rates if any(drop_path_rates) else [None] * len(blocks)
+    rates = [1 - rate if any(drop_path_rates) else None for rate in drop_path_rates]
     rotations = rotation if isinstance(rotation, list) else [rotation] * len(blocks)
     outputs: list[Tokens] = []
     for block, block_key, rate, own in zip(blocks, keys, rates, rotations, strict=True):
         run = _body(block, execution)
-        x = run(x, rotation=own, bias=bias, drop_path_rate=rate, key=block_key, execution=execution)
+        x = run(x, rotation=own, bias=bias, keep_rate=rate, key=block_key, execution=execution)
         outputs += [x] if collect else []
     return x, outputs
 

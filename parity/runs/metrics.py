@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-import jax
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
@@ -43,7 +43,7 @@ class MetricsWriter:
 
 
 class Reporter:
-    """Progress bar and metrics of a run; only the first process writes.
+    """Progress bar and metrics of a run.
 
     A line of metrics waits for its step to be computed; between lines the host runs ahead by one step.
 
@@ -54,13 +54,24 @@ class Reporter:
         batch_size: Images of a step.
         log_every: Steps between lines of metrics; the first and the last step have one, too.
         console: For the progress bar and evaluations; None prints nothing.
+        main: Whether this is the first process, the only one that writes.
+        wait: Waits until metrics are computed.
     """
 
     def __init__(
-        self, directory: Path, *, first: int, steps: int, batch_size: int, log_every: int, console: Console | None
+        self,
+        directory: Path,
+        *,
+        first: int,
+        steps: int,
+        batch_size: int,
+        log_every: int,
+        console: Console | None,
+        main: bool = True,
+        wait: Callable[[Mapping[str, Any]], object] = lambda metrics: None,
     ):
-        main = jax.process_index() == 0
         self._writer = MetricsWriter(directory, step=first) if main else None
+        self._wait = wait
         self._steps, self._batch_size, self._log_every = steps, batch_size, log_every
         columns = (
             TextColumn("{task.description}"),
@@ -71,27 +82,29 @@ class Reporter:
         )
         self._progress = Progress(*columns, console=console, disable=console is None or not main)
         self._task = self._progress.add_task("training", total=steps, completed=first, speed="")
-        self._previous: Mapping[str, jax.Array] | None = None
+        self._previous: Mapping[str, Any] | None = None
         self._timed_from: tuple[int, float] | None = None
 
-    def step(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
+    def step(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Reports a step from its metrics, which may still be being computed."""
         if self._previous is not None:
-            jax.block_until_ready(self._previous)
+            self._wait(self._previous)
         self._previous = metrics
         self._progress.update(self._task, completed=step)
         if step % self._log_every == 0 or step in (1, self._steps):
             record = {f"train/{name}": float(value) for name, value in metrics.items()}
             self._write(step, record | self._speed(step))
         elif self._timed_from is None:  # the step that was compiled isn't timed
-            jax.block_until_ready(metrics)
+            self._wait(metrics)
             self._timed_from = (step, time.perf_counter())
 
-    def evaluation(self, step: int, *, accuracy: float, loss: float) -> None:
-        """Reports an evaluation; its time doesn't count as training."""
-        self._write(step, {"test/accuracy": accuracy, "test/loss": loss})
+    def evaluation(self, step: int, *, accuracy: float, loss: float, ema: bool = False) -> None:
+        """Reports an evaluation, of the averaged parameters or of the last ones; its time doesn't count as training."""
+        kind = "test_ema" if ema else "test"
+        self._write(step, {f"{kind}/accuracy": accuracy, f"{kind}/loss": loss})
         if not self._progress.disable:
-            self._progress.console.print(f"step {step}: test accuracy {accuracy:.2%}, loss {loss:.4f}")
+            text = f"step {step}: {'averaged, ' if ema else ''}test accuracy {accuracy:.2%}, loss {loss:.4f}"
+            self._progress.console.print(text)
         self.pause()
 
     def pause(self) -> None:

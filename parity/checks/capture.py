@@ -1,0 +1,257 @@
+"""What every submodule of a model takes and returns, by the submodule's path.
+
+A place is `blocks.0.attn.qkv` (what that module returns), `blocks.0.attn.proj:input` (what it is given, where that is
+no module's result: so attention and activations, which are functions, are seen too) or `output`. The second call of
+one module is `norm#2`. The twins have the same places in the same order.
+
+PyTorch has hooks. Flax NNX has none: every module of a copy is told its path, which survives `nnx.split` and
+`nnx.merge` as a part of the graph, and `__call__` of its classes is wrapped while the copy runs.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from flax import nnx
+from torch import nn
+
+import vit_torch.state
+
+from .twins import DTYPES, exact_jax
+
+OUTPUT = "output"
+INPUT = ":input"
+
+_PATH = "_captured_path"
+# Modules of PyTorch whose four-dimensional arrays are (b, c, h, w).
+_CHANNELS_FIRST = (
+    nn.Conv2d,
+    nn.BatchNorm2d,
+    nn.GroupNorm,
+    nn.MaxPool2d,
+    nn.AvgPool2d,
+    nn.AdaptiveAvgPool2d,
+    nn.Upsample,
+)
+
+Captured = dict[str, np.ndarray]
+# Called with a model and its images; what it returns is the output.
+Call = Callable[[Any, Any], Any]
+
+
+def capture_flax(
+    model: nnx.Module, images: np.ndarray, *, dtype: str | None = None, call: Call | None = None
+) -> Captured:
+    """The intermediates of a Flax NNX model, ours or any other, in the order in which they are computed.
+
+    The model is unchanged and runs compiled, its blocks one by one.
+
+    Args:
+        model: In the mode it is to run in.
+        images: Float (b, h, w, c).
+        dtype: `float64`, `float32` or `bfloat16`, for the floating-point parameters; None leaves them.
+        call: How to run it; `model(images)` by default.
+
+    Raises:
+        ValueError: A module runs inside a scan or another transformation, so that its values can't be taken out.
+    """
+    model = nnx.clone(model)
+    if hasattr(model, "execution"):
+        model.execution = dataclasses.replace(model.execution, scan=False, remat="none")  # pyright: ignore
+    modules = [(".".join(map(str, path)), module) for path, module in nnx.iter_modules(model)]
+    for path, module in modules:
+        setattr(module, _PATH, path)
+    graphdef, state = nnx.split(model)
+    given = next((leaf.dtype for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.floating)), None)
+    number = np.dtype(DTYPES[dtype]) if dtype else given or images.dtype
+    places: list[tuple[str, bool]] = []
+
+    def run(state: Any, images: jax.Array) -> list[jax.Array]:
+        """Values of the places, which tracing appends to the list."""
+        places.clear()
+        values: list[jax.Array] = []
+
+        def record(module: nnx.Module, value: Any, *, is_input: bool) -> None:
+            array = first_array(value, jax.Array)
+            if array is not None:
+                places.append((getattr(module, _PATH), is_input))
+                values.append(array)
+
+        model = nnx.merge(graphdef, state)
+        with _wrapped({type(module) for _, module in modules}, record):
+            output = model(images) if call is None else call(model, images)  # pyright: ignore
+        if call is not None:
+            record(model, output, is_input=False)
+        return values
+
+    with exact_jax(number):
+        state = jax.tree.map(lambda x: x.astype(number) if jnp.issubdtype(x.dtype, jnp.floating) else x, state)
+        try:
+            values = jax.jit(run)(state, jnp.asarray(images.astype(number)))
+        except jax.errors.UnexpectedTracerError as error:
+            raise ValueError(
+                "model: a module runs inside of scan, vmap or remat, from where no value can be taken; expected "
+                "modules that are called one by one"
+            ) from error
+        recorder = _Recorder([images.astype(number)])
+        for (path, is_input), value in zip(places, values, strict=True):
+            recorder.add(path, partial(np.asarray, value), is_input=is_input)
+    return recorder.captured
+
+
+def capture_torch(
+    model: nn.Module,
+    images: np.ndarray,
+    *,
+    dtype: str | None = None,
+    call: Call | None = None,
+    places: Collection[str] | None = None,
+) -> Captured:
+    """The intermediates of a PyTorch model, ours or any other, in the order in which they are computed.
+
+    Of outputs that are tuples, dictionaries or dataclasses the first tensor is taken. What convolutions take and
+    return is brought to (b, h, w, c).
+
+    Args:
+        model: In the mode it is to run in; unchanged.
+        images: Float (b, h, w, c), whatever the model takes: it is given (b, c, h, w).
+        dtype: `float64`, `float32` or `bfloat16`, for the floating-point parameters; None leaves them.
+        call: How to run it; `model(images)` by default.
+        places: Keep these alone; those too that repeat others, which are left out by default.
+    """
+    if dtype is not None:
+        model = in_dtype(model, getattr(torch, dtype))
+    parameter = next((p for p in model.parameters() if p.is_floating_point()), None)
+    inputs = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+    if parameter is not None:
+        inputs = inputs.to(parameter.device, parameter.dtype)
+    elif dtype is not None:
+        inputs = inputs.to(getattr(torch, dtype))
+    given = vit_torch.state.to_numpy(inputs)
+    recorder = _Recorder([given, given.transpose(0, 2, 3, 1)], places=places)
+
+    def record(path: str, module: nn.Module, value: Any, *, is_input: bool) -> None:
+        tensor = first_array(value, torch.Tensor)
+        if tensor is not None:
+            first = tensor.ndim == 4 and isinstance(module, _CHANNELS_FIRST)
+            tensor = tensor.permute(0, 2, 3, 1) if first else tensor
+            recorder.add(path, partial(vit_torch.state.to_numpy, tensor), is_input=is_input)
+
+    with ExitStack() as stack, torch.no_grad():
+        for path, module in model.named_modules():
+            before = module.register_forward_pre_hook(
+                lambda module, args, kwargs, path=path: record(path, module, (args, kwargs), is_input=True),
+                with_kwargs=True,
+            )
+            after = module.register_forward_hook(
+                lambda module, args, output, path=path: record(path, module, output, is_input=False)
+            )
+            stack.callback(before.remove)
+            stack.callback(after.remove)
+        output = model(inputs) if call is None else call(model, inputs)
+        if call is not None:
+            record("", model, output, is_input=False)
+    return recorder.captured
+
+
+def in_dtype(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """The model itself if its floating-point parameters and buffers are of a type, else a copy of which they are."""
+    tensors = (*model.parameters(), *model.buffers())
+    if all(tensor.dtype == dtype for tensor in tensors if tensor.is_floating_point()):
+        return model
+    return copy.deepcopy(model).to(dtype)
+
+
+def first_array(value: Any, kind: type | tuple[type, ...]) -> Any:
+    """The first array of a kind in nested tuples, lists, mappings and dataclasses; None if there is none."""
+    if isinstance(value, kind):
+        return value
+    if isinstance(value, Mapping):
+        parts: Any = value.values()
+    elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        parts = value
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        parts = (getattr(value, field.name) for field in dataclasses.fields(value))
+    else:
+        return None
+    return next((found for found in (first_array(part, kind) for part in parts) if found is not None), None)
+
+
+class _Recorder:
+    """Names what is recorded and leaves out what repeats.
+
+    That is an input that some module returned, and a result that is the one before it: of a module whose last step is
+    another module.
+
+    Args:
+        seen: The images, in each layout.
+        places: What alone is kept, repeated or not; None for all that doesn't repeat.
+    """
+
+    def __init__(self, seen: Sequence[np.ndarray], *, places: Collection[str] | None = None):
+        self.captured: Captured = {}
+        self._places = places
+        self._calls: Counter[str] = Counter()
+        self._seen = {_digest(array) for array in seen}
+        self._last = b""
+
+    def add(self, path: str, value: Callable[[], np.ndarray], *, is_input: bool) -> None:
+        """Records a value, which is taken to NumPy only if it is kept."""
+        if not path and is_input:  # the images
+            return
+        place = (path or OUTPUT) + (INPUT if is_input else "")
+        self._calls[place] += 1
+        place = f"{place}#{self._calls[place]}" if path and self._calls[place] > 1 else place
+        if self._places is not None:
+            if place in self._places:
+                self.captured[place] = value()
+            return
+        array = value()
+        digest = _digest(array)
+        if path and (digest in self._seen if is_input else digest == self._last):
+            return
+        self.captured[place] = array
+        self._seen.add(digest)
+        self._last = digest
+
+
+def _digest(array: np.ndarray) -> bytes:
+    """Equal for arrays of the same bytes in any shape."""
+    return hashlib.blake2b(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, digest_size=16).digest()
+
+
+@contextmanager
+def _wrapped(classes: set[type], record: Callable[..., None]) -> Iterator[None]:
+    """Classes of modules whose `__call__` records what it takes and returns."""
+
+    def wrap(cls: type, original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+            # Neither what a subclass reaches through `super()`, nor a module that the model makes as it runs.
+            known = type(self) is cls and hasattr(self, _PATH)
+            if known:
+                record(self, (args, kwargs), is_input=True)
+            output = original(self, *args, **kwargs)
+            if known:
+                record(self, output, is_input=False)
+            return output
+
+        return call
+
+    with ExitStack() as stack:
+        for cls in classes:
+            original = next((vars(base)["__call__"] for base in cls.__mro__ if "__call__" in vars(base)), None)
+            if original is not None:
+                stack.enter_context(mock.patch.object(cls, "__call__", wrap(cls, original)))
+        yield

@@ -1,0 +1,155 @@
+"""What a check is about: a config, its tensors, and images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+import vit_jax
+import vit_jax.state
+import vit_torch
+import vit_torch.state
+
+from .. import checkpoints, configs
+from ..checkpoints import hub
+from ..compare import not_identical
+from ..configs import Config
+from .parameters import random_images, random_parameters
+from .twins import DTYPES, Tensors, exact_jax
+
+ImageSize = int | tuple[int, int] | None
+Work = Literal["forward", "backward", "training"]
+# How often the tensors exist in float64: source, cast and one model; both sides' gradients; both sides' parameters, two
+# moments and their average.
+_COPIES = {"forward": 3, "backward": 5, "training": 12}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What is checked.
+
+    Attributes:
+        name: Of the model, or its path.
+        config: With the depth and the image size that were asked for.
+        tensors: By canonical name, float64 or as the checkpoint has them.
+        images: Normalised (b, h, w, c).
+        faults: Tensors that a framework's `load` gives another value than the file has.
+    """
+
+    name: str
+    config: Config
+    tensors: Tensors
+    images: np.ndarray
+    faults: tuple[str, ...] = ()
+
+    def cast(self, dtypes: Iterable[str]) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+        """Each precision with the tensors in it."""
+        for dtype in dtypes:
+            yield dtype, {name: np.asarray(value).astype(DTYPES[dtype]) for name, value in self.tensors.items()}
+
+
+def check_dtypes(dtypes: Sequence[str]) -> None:
+    """Raises ValueError for an unknown precision."""
+    for dtype in dtypes:
+        if dtype not in DTYPES:
+            raise ValueError(f"dtypes: got {dtype!r}, expected of {', '.join(DTYPES)}")
+
+
+def open_target(
+    model: str | Path | Config,
+    *,
+    depth: int | None = None,
+    image_size: ImageSize = None,
+    batch_size: int = 2,
+    seed: int = 0,
+    images: np.ndarray | None = None,
+    num_classes: int | None = None,
+    work: Work = "forward",
+) -> Target:
+    """A registered model, a config, or the path of a checkpoint, as it is to be checked.
+
+    Args:
+        model: Name, config or path; names and configs get random values in every tensor.
+        depth: Only this many blocks, the first ones; None for all.
+        image_size: Another input size; the position embedding of a checkpoint is resized.
+        batch_size: Number of random images.
+        seed: Of random images and parameters.
+        images: Normalised (b, h, w, c) of the input size, instead of random ones.
+        num_classes: Another number of classes; a checkpoint gets a new head.
+        work: What there must be memory for.
+
+    Raises:
+        ValueError: An unknown name, or a model that wouldn't fit in memory.
+        CheckpointError: Not a readable checkpoint.
+    """
+    count = batch_size if images is None else len(images)
+    if isinstance(model, Path) or (isinstance(model, str) and model not in configs.names() and _is_checkpoint(model)):
+        changes = {"image_size": image_size, "num_classes": num_classes}
+        name, config, tensors, faults = _checkpoint(Path(model), depth, changes)
+        _check_fits(name, config, count, work)
+    else:
+        name = model if isinstance(model, str) else configs.name_of(model) or "a config"
+        config = configs.get(model) if isinstance(model, str) else model
+        config = config if depth is None else config.shortened(depth)
+        config = config if image_size is None else configs.replace(config, image_size=image_size)
+        config = config if num_classes is None else configs.replace(config, num_classes=num_classes)
+        # Before its values are drawn.
+        _check_fits(name, config, count, work)
+        tensors, faults = random_parameters(checkpoints.parameter_shapes(config), seed), []
+    images = random_images(config, batch_size, seed) if images is None else images
+    return Target(name=name, config=config, tensors=tensors, images=images, faults=tuple(faults))
+
+
+def _check_fits(name: str, config: Config, batch_size: int, work: Work) -> None:
+    if not fits(config, batch_size, work=work):
+        needed = required_bytes(config, batch_size, work=work) / 2**30
+        raise ValueError(f"{name}: needs about {needed:.1f} GiB of memory; reduce depth, image_size or batch_size")
+
+
+def required_bytes(config: Config, batch_size: int = 2, *, work: Work = "forward") -> int:
+    """Estimate of the memory that a float64 check takes at its peak.
+
+    Besides the tensors there are one framework's activations at a time: those of one block, or of all where there is a
+    backward pass.
+    """
+    tokens = config.num_patches + config.num_prefix_tokens
+    attention = 3 * config.num_heads * tokens**2
+    activations = tokens * (12 * config.embed_dim + 4 * config.mlp_dim)
+    blocks = 1 if work == "forward" else config.depth
+    per_image = blocks * (attention + activations) + tokens * config.depth * config.embed_dim
+    return 8 * (_COPIES[work] * checkpoints.parameter_count(config) + batch_size * per_image)
+
+
+def fits(config: Config, batch_size: int = 2, memory: int | None = None, *, work: Work = "forward") -> bool:
+    """Whether a float64 check takes less than `memory` bytes; by default two thirds of the machine's."""
+    if memory is None:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 2 // 3
+    return required_bytes(config, batch_size, work=work) <= memory
+
+
+def _is_checkpoint(model: str) -> bool:
+    return model.startswith(hub.PREFIX) or Path(model).exists()
+
+
+def _checkpoint(path: Path, depth: int | None, changes: dict[str, Any]) -> tuple[str, Config, Tensors, list[str]]:
+    config, tensors = checkpoints.adapt(checkpoints.open_checkpoint(path), **changes)
+    faults = _loading_faults(path, changes, tensors)
+    if depth is not None:
+        config = config.shortened(depth)
+        tensors = {name: tensors[name] for name in checkpoints.parameter_shapes(config)}
+    return str(path), config, tensors, faults
+
+
+def _loading_faults(path: Path, changes: dict[str, Any], tensors: Tensors) -> list[str]:
+    """Tensors that either framework's `load` gives another value than the file has."""
+    with exact_jax(np.float64):
+        left = vit_jax.state.state_dict(vit_jax.load(path, **changes))
+    faults = [f"vit_jax.load: {name}" for name in not_identical(left, tensors)]
+    del left
+    right = vit_torch.state.state_dict(vit_torch.load(path, **changes))
+    return faults + [f"vit_torch.load: {name}" for name in not_identical(right, tensors)]

@@ -1,0 +1,237 @@
+"""Training parity: the same steps from the same parameters on the same batches with the same masks.
+
+Compared are the loss and the gradient's norm at each step, and, after the last one, the parameters, what the optimiser
+remembers, and the averaged parameters.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import torch
+
+import vit_jax.optim
+import vit_jax.random
+import vit_jax.sharding
+import vit_jax.state
+import vit_jax.train_step
+import vit_torch.optim
+import vit_torch.random
+import vit_torch.state
+import vit_torch.train_step
+
+from .. import configs
+from ..compare import bias_scales
+from ..configs import Config
+from ..data import Augmentation, open_source, train_batches
+from ..recipes import Data, Optimizer, Recipe
+from ..tolerances import TRAINING_LOSS, TRAINING_STATE
+from .report import CheckReport, Part, PrecisionReport
+from .target import ImageSize, check_dtypes, open_target
+from .twins import DTYPES, Tensors, exact_jax
+
+Batch = dict[str, np.ndarray]
+Trees = dict[str, dict[str, np.ndarray]]
+# Changes PyTorch's first state, to see whether the check notices.
+TrainingPlant = Callable[[vit_torch.train_step.TrainState], None]
+# Called after each step with precision, number, and both losses.
+OnStep = Callable[[str, int, float, float], None]
+
+# Everything that a training run may have; the model, steps, batch size, seed and precision are replaced.
+RECIPE = Recipe(
+    model="vit_digits",
+    data=Data(name="digits", augmentation=Augmentation(shift=1, rotate=10.0, mixup=0.8, cutmix=1.0), num_threads=0),
+    batch_size=16,
+    steps=100,
+    optimizer=Optimizer(learning_rate=1e-3, warmup_steps=10, weight_decay=0.05, clip_norm=1.0),
+    label_smoothing=0.1,
+    ema_decay=0.99,
+    drop_path_rate=0.2,
+)
+_CURVES = ("loss", "grad_norm", "learning_rate")
+
+
+def check_training(
+    model: str | Path | Config,
+    *,
+    steps: int = 100,
+    dtypes: Sequence[str] = tuple(DTYPES),
+    depth: int | None = None,
+    image_size: ImageSize = None,
+    batch_size: int = 16,
+    seed: int = 0,
+    recipe: Recipe = RECIPE,
+    plant: TrainingPlant | None = None,
+    on_step: OnStep | None = None,
+) -> CheckReport:
+    """Trains the twins side by side and compares losses, gradient norms, parameters, moments and average.
+
+    Both start from the same parameters: those of the checkpoint, or random ones in every tensor. With `bfloat16` the
+    computation is in it, and parameters and optimiser are float32, as in training.
+
+    Args:
+        model: A registered name, a config, or the path of a checkpoint in any known format. Gets a head for the data's
+            classes.
+        steps: Of the optimiser. The tolerances are those of 100.
+        dtypes: Precisions, of `float64`, `float32` and `bfloat16`.
+        depth: Only this many blocks, the first ones; None for all.
+        image_size: Another input size; the position embedding of a checkpoint is resized.
+        batch_size: Images of each step; an even number where the recipe mixes them.
+        seed: Of parameters, batches and masks.
+        recipe: Data, augmentation, optimiser, rates and average; its other fields are replaced by these arguments.
+        plant: Changes PyTorch's first state before it trains, to see whether the check notices.
+        on_step: Called after each step.
+
+    Raises:
+        ValueError: An unknown name or precision, a model that wouldn't fit in memory or doesn't fit the data.
+        CheckpointError: Not a readable checkpoint.
+    """
+    check_dtypes(dtypes)
+    source = open_source(recipe.data.name, recipe.data.train_split)
+    target = open_target(
+        model,
+        depth=depth,
+        image_size=image_size,
+        batch_size=batch_size,
+        seed=seed,
+        num_classes=source.num_classes,
+        work="training",
+    )
+    rates = {name: getattr(recipe, name) for name in ("drop_rate", "attn_drop_rate", "drop_path_rate")}
+    target = dataclasses.replace(target, config=configs.replace(target.config, **rates))
+    optimizer = dataclasses.replace(recipe.optimizer, warmup_steps=min(recipe.optimizer.warmup_steps, steps))
+    recipe = dataclasses.replace(recipe, steps=steps, batch_size=batch_size, seed=seed, optimizer=optimizer)
+    precisions = []
+    for dtype in dtypes:
+        run = dataclasses.replace(recipe, precision=dtype)
+        with closing(_batches(source, run, target.config)) as batches:
+            precisions.append(_train(run, target.config, target.tensors, batches, plant, on_step))
+    return CheckReport.of("training", target, seed, precisions, target.faults, steps=steps)
+
+
+def _batches(source: Any, recipe: Recipe, config: Config) -> Any:
+    """Training batches of the model's size; grey images get as many channels as it takes."""
+    if source.in_chans not in (1, config.in_chans):
+        raise ValueError(f"in_chans: {source.name} has {source.in_chans}, and the model {config.in_chans}")
+    return train_batches(
+        source,
+        batch_size=recipe.batch_size,
+        image_size=config.image_size,
+        preprocessing=config.preprocessing,
+        augmentation=recipe.data.augmentation,
+        seed=recipe.seed,
+        num_threads=0,
+    )
+
+
+def _train(
+    recipe: Recipe,
+    config: Config,
+    tensors: Tensors,
+    batches: Iterator[Batch],
+    plant: TrainingPlant | None,
+    on_step: OnStep | None,
+) -> PrecisionReport:
+    """Both frameworks in one precision, step by step."""
+    dtype = recipe.precision
+    values: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in _CURVES}
+    with exact_jax(DTYPES[dtype]):
+        flax, twin = _Flax(recipe, config, tensors), _Torch(recipe, config, tensors)
+        if plant is not None:
+            plant(twin.state)
+        for step in range(1, recipe.steps + 1):
+            batch = next(batches)
+            batch["image"] = np.broadcast_to(batch["image"], (*batch["image"].shape[:3], config.in_chans)).copy()
+            metrics = flax.step(batch), twin.step(batch)
+            for name, curves in values.items():
+                for curve, found in zip(curves, metrics, strict=True):
+                    curve.append(float(found[name]))
+            if on_step is not None:
+                on_step(dtype, step, *(float(found["loss"]) for found in metrics))
+        left, right = flax.trees(), twin.trees()
+    parts = [
+        Part.of(name, *(_by_step(curve) for curve in values[name]), TRAINING_LOSS[dtype].limit) for name in _CURVES[:2]
+    ]
+    for name in left:
+        parts.append(Part.of(name, left[name], right[name], TRAINING_STATE[dtype].limit, bias_scales(right[name])))
+    curves = {name: (tuple(one), tuple(other)) for name, (one, other) in values.items()}
+    return PrecisionReport(dtype=dtype, parts=tuple(parts), curves=curves)
+
+
+def _by_step(curve: Sequence[float]) -> dict[str, np.ndarray]:
+    return {f"step {step}": np.asarray(value) for step, value in enumerate(curve, start=1)}
+
+
+class _Flax:
+    """The run in Flax, on one device."""
+
+    def __init__(self, recipe: Recipe, config: Config, tensors: Tensors):
+        mesh = vit_jax.sharding.make_mesh(data=1, devices=jax.devices()[:1])
+        self._mesh, self._key = mesh, vit_jax.random.key(recipe.seed)
+        with jax.set_mesh(mesh):
+            self._trainer = vit_jax.train_step.make_trainer(recipe, config, mesh)
+            state = self._trainer.init(self._key)
+            params = {
+                name: jax.device_put(
+                    rule.from_canonical(np.asarray(tensors[name]), variable.shape).astype(state.params[name].dtype),
+                    state.params[name].sharding,
+                )
+                for name, variable, rule, _ in vit_jax.state.named_leaves(self._trainer.model)
+            }
+            # A copy, for one buffer can't be donated twice.
+            ema = None if state.ema is None else jax.tree.map(jax.numpy.copy, params)
+        self.state = dataclasses.replace(state, params=params, ema=ema)
+
+    def step(self, batch: Batch) -> Mapping[str, Any]:
+        """Makes a step; its metrics."""
+        sharding = vit_jax.sharding.batch_sharding(self._mesh)
+        with jax.set_mesh(self._mesh):
+            placed = {name: jax.device_put(value, sharding) for name, value in batch.items()}
+            self.state, metrics = self._trainer.step(self.state, placed, self._key)
+        return metrics
+
+    def trees(self) -> Trees:
+        """Parameters, moments and average in the canonical layout."""
+        rules = {name: rule for name, _, rule, _ in vit_jax.state.named_leaves(self._trainer.model)}
+        return {
+            kind: {name: np.ascontiguousarray(rules[name].to_canonical(np.asarray(tree[name]))) for name in rules}
+            for kind, tree in _kinds(self.state, vit_jax.optim.moments_of(self.state.opt_state))
+        }
+
+
+class _Torch:
+    """The run in PyTorch, on the CPU."""
+
+    def __init__(self, recipe: Recipe, config: Config, tensors: Tensors):
+        self._key = vit_torch.random.key(recipe.seed)
+        self._trainer = vit_torch.train_step.make_trainer(recipe, config)
+        self.state = self._trainer.init(self._key)
+        with torch.no_grad():
+            for tree in (self.state.params, self.state.ema or {}):
+                for name, value in tree.items():
+                    value.copy_(vit_torch.state.from_numpy(np.asarray(tensors[name])))
+
+    def step(self, batch: Batch) -> Mapping[str, Any]:
+        """Makes a step; its metrics."""
+        placed = {name: torch.from_numpy(value) for name, value in batch.items()}
+        self.state, metrics = self._trainer.step(self.state, placed, self._key)
+        return metrics
+
+    def trees(self) -> Trees:
+        """Parameters, moments and average."""
+        return {
+            kind: {name: vit_torch.state.to_numpy(value) for name, value in tree.items()}
+            for kind, tree in _kinds(self.state, vit_torch.optim.moments_of(self.state.opt_state))
+        }
+
+
+def _kinds(state: Any, moments: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Trees of a state by name; the same code for both frameworks."""
+    trees = [("parameters", state.params), *moments.items(), ("ema", state.ema)]
+    return [(name, tree) for name, tree in trees if tree is not None]

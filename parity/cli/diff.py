@@ -1,0 +1,68 @@
+"""`vit-parity diff`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from .common import Dtype, print_rich, use_present_platform
+
+ImageLayout = Literal["NHWC", "NCHW"] | None
+
+
+def diff(
+    left: Positional[str],
+    right: Positional[str],
+    *,
+    dtype: Dtype = "float64",
+    tolerance: float | None = None,
+    image_size: tuple[int, int] | None = None,
+    batch_size: int = 2,
+    seed: int = 0,
+    left_layout: ImageLayout = None,
+    right_layout: ImageLayout = None,
+    json: Path | None = None,
+    markdown: Path | None = None,
+) -> int:
+    """Find the first place where two models part, and the likeliest cause by trying it; exits with 1 if they part.
+
+    A model is a registered name, a checkpoint in any format (hf-hub:owner/name too), or anything else that takes
+    images: package.module:attribute or file.py:attribute names a PyTorch or Flax NNX model, a function that makes one,
+    or a function of images that returns outputs or (outputs, {name: intermediate}). A registered name has the
+    parameters of the other side. In front of it, flax:, torch: or numpy: says what it runs in; without, models of ours
+    run in Flax on the left and in PyTorch on the right. This runs the code that it is pointed at.
+
+    Args:
+        left: One model.
+        right: The other.
+        dtype: Precision to compare in; float32 where one of them can't run in float64.
+        tolerance: Largest relative L2 that passes; by default that of the project for the precision.
+        image_size: Another height and width.
+        batch_size: Random images in the batch.
+        seed: Of the random images.
+        left_layout: Of the images that a function on the left takes; NCHW in PyTorch and NHWC elsewhere by default.
+        right_layout: Likewise on the right.
+        json: Also write the figures to this file.
+        markdown: Also write the report to this file.
+    """
+    use_present_platform(default="cpu")
+    from ..checks.diff import diff
+
+    report = diff(
+        left,
+        right,
+        dtype=dtype,
+        tolerance=tolerance,
+        layouts=(left_layout, right_layout),
+        image_size=image_size,
+        batch_size=batch_size,
+        seed=seed,
+    )
+    print_rich(report)
+    if json is not None:
+        json.write_text(report.to_json())
+    if markdown is not None:
+        markdown.write_text(report.markdown())
+    return 0 if report.passed else 1

@@ -1,0 +1,81 @@
+"""What a run reads: the model's config for its data, training batches, test batches; the same in both frameworks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..configs import Config
+from ..data import Source, eval_batches, open_source, train_batches
+from ..data.loader import Batch
+from ..recipes import Recipe
+
+
+class Inputs:
+    """The data of a run, for one of its processes.
+
+    Args:
+        recipe: Of the run.
+        data_dir: Where TFDS sets are kept.
+        process_index: Which process this is.
+        process_count: Number of processes.
+
+    Attributes:
+        config: The model's, with the classes of the data.
+
+    Raises:
+        ValueError: The data doesn't fit the model, or isn't there.
+    """
+
+    def __init__(
+        self, recipe: Recipe, data_dir: str | Path | None = None, *, process_index: int = 0, process_count: int = 1
+    ):
+        self._recipe = recipe
+        self._train, self._test = (
+            open_source(recipe.data.name, split, data_dir=data_dir)
+            for split in (recipe.data.train_split, recipe.data.test_split)
+        )
+        self._process = {"process_index": process_index, "process_count": process_count}
+        self.config = _config(recipe, self._train)
+
+    def train_batches(self) -> Any:
+        """The iterator of `parity.data.train_batches`, to be closed."""
+        data = self._recipe.data
+        return train_batches(
+            self._train,
+            batch_size=self._recipe.batch_size,
+            image_size=self.config.image_size,
+            preprocessing=self.config.preprocessing,
+            augmentation=data.augmentation,
+            seed=self._recipe.seed,
+            num_threads=data.num_threads,
+            num_workers=data.num_workers,
+            **self._process,
+        )
+
+    def test_batches(self) -> Iterator[Batch]:
+        """Every test image once."""
+        return eval_batches(
+            self._test,
+            batch_size=self._recipe.batch_size,
+            image_size=self.config.image_size,
+            preprocessing=self.config.preprocessing,
+            **self._process,
+        )
+
+
+def due(step: int, every: int, steps: int) -> bool:
+    """Whether something that is done every few steps, and after the last one, is done after this step."""
+    return step == steps or (every > 0 and step % every == 0)
+
+
+def _config(recipe: Recipe, source: Source) -> Config:
+    config = recipe.config(source.num_classes)
+    for field, got in (("num_classes", source.num_classes), ("in_chans", source.in_chans)):
+        expected = getattr(config, field)
+        if got != expected:
+            raise ValueError(
+                f"{field}: {source.name} has {got}, and {recipe.model} with the recipe's overrides {expected}"
+            )
+    return config

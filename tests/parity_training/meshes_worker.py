@@ -1,0 +1,111 @@
+"""Trains one small model in float64 on every mesh of 8 devices, on one device and in PyTorch; prints differences as JSON.
+
+A process of its own, because the number of simulated devices is fixed when JAX starts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+
+import jax
+import numpy as np
+import torch
+from training_runs import RECIPE, batches
+
+import vit_jax.functional
+import vit_jax.optim
+import vit_jax.random
+import vit_jax.sharding
+import vit_jax.state
+import vit_jax.train_step
+import vit_torch.optim
+import vit_torch.random
+import vit_torch.state
+import vit_torch.train_step
+from parity.compare import compare
+from parity.configs import Execution
+
+STEPS = 6
+SHAPES = [(d, f, 8 // d // f) for d in (1, 2, 4, 8) for f in (1, 2, 4, 8) if d * f <= 8]
+FAST = dataclasses.replace(
+    RECIPE, steps=STEPS, batch_size=32, optimizer=dataclasses.replace(RECIPE.optimizer, warmup_steps=2)
+)
+# Gradients in two parts, and blocks scanned: on a mesh either could mix up rows.
+RECIPE_HERE = dataclasses.replace(FAST, accumulate=2, execution=Execution(scan=True))
+
+Trees = dict[str, dict[str, np.ndarray]]
+
+
+def flax(shape: tuple[int, int, int], devices: int, data) -> tuple[list[float], Trees, Trees]:
+    """Losses, first and last state by part and canonical name."""
+    names = ("data", "fsdp", "tensor")
+    mesh = vit_jax.sharding.make_mesh(**dict(zip(names, shape, strict=True)), devices=jax.devices()[:devices])
+    losses = []
+    with jax.set_mesh(mesh):
+        trainer = vit_jax.train_step.make_trainer(RECIPE_HERE, RECIPE_HERE.config(10), mesh)
+        rules = {name: rule for name, _, rule, _ in vit_jax.state.named_leaves(trainer.model)}
+
+        def trees(state) -> Trees:
+            parts = {"params": state.params, "ema": state.ema, **vit_jax.optim.moments_of(state.opt_state)}
+            return {
+                part: {name: rules[name].to_canonical(np.asarray(value)) for name, value in arrays.items()}
+                for part, arrays in parts.items()
+            }
+
+        state = trainer.init(vit_jax.random.key(0))
+        first = trees(state)
+        for batch in data:
+            batch = jax.device_put(batch, vit_jax.sharding.batch_sharding(mesh))
+            state, metrics = trainer.step(state, batch, vit_jax.random.key(1))
+            losses.append(float(metrics["loss"]))
+        return losses, first, trees(state)
+
+
+def pytorch(first: dict[str, np.ndarray], data) -> tuple[list[float], Trees]:
+    trainer = vit_torch.train_step.make_trainer(RECIPE_HERE, RECIPE_HERE.config(10))
+    state = trainer.init(vit_torch.random.key(0))
+    with torch.no_grad():
+        for name, value in first.items():
+            for part in (state.params, state.ema):
+                part[name].copy_(torch.tensor(value))
+    losses = []
+    for batch in data:
+        batch = {name: torch.tensor(value) for name, value in batch.items()}
+        state, metrics = trainer.step(state, batch, vit_torch.random.key(1))
+        losses.append(float(metrics["loss"]))
+    parts = {"params": state.params, "ema": state.ema, **vit_torch.optim.moments_of(state.opt_state)}
+    to_numpy = vit_torch.state.to_numpy
+    return losses, {part: {name: to_numpy(value) for name, value in tree.items()} for part, tree in parts.items()}
+
+
+def apart(losses: list[float], state: Trees, other_losses: list[float], other: Trees) -> dict[str, float]:
+    found = {"loss": float(np.max(np.abs(np.array(losses) / np.array(other_losses) - 1)))}
+    for part, tree in state.items():
+        comparison = compare(tree, other[part])
+        assert comparison.worst is not None
+        assert comparison.ok(np.inf)  # the same names
+        found[part] = comparison.worst.relative_l2
+    return found
+
+
+def main() -> None:
+    jax.config.update("jax_num_cpu_devices", 8)
+    jax.config.update("jax_enable_x64", True)
+    data = batches(RECIPE_HERE, STEPS)
+    one_losses, first, one = flax((1, 1, 1), 1, data)
+    results = {"torch": apart(*pytorch(first["params"], data), one_losses, one)}
+    for shape in SHAPES:
+        losses, start, state = flax(shape, 8, data)
+        start_apart = max(compare(start[part], first[part]).worst.max_abs for part in start)
+        results["x".join(map(str, shape))] = {"start": start_apart, **apart(losses, state, one_losses, one)}
+    # What the bounds would say of a mesh that sums one row twice.
+    wrong = [data[0] | {"image": np.concatenate([data[0]["image"][:1], data[0]["image"][:-1]])}, *data[1:]]
+    losses, _, state = flax((1, 1, 1), 1, wrong)
+    results["wrong"] = apart(losses, state, one_losses, one)
+    sys.stdout.write(json.dumps({"losses": one_losses, "apart": results}) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,224 @@
+"""Training: a recipe and a directory in, a trained model out. Twin: `vit_jax/train.py`.
+
+The directory holds `recipe.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/` (`torch.save`: state and position in
+the data) and, at the end, `model/`, a native checkpoint that either framework loads, and `model_ema/` of the averaged
+parameters, if there are any.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from parity.recipes import Recipe
+from parity.runs.inputs import Inputs, due
+from parity.runs.metrics import Reporter
+
+from . import random
+from .checkpoint import save
+from .evaluate import Evaluation, evaluate
+from .models import Model, create_model
+from .run_directory import RunDirectory
+from .train_step import Metrics, Params, Trainer, TrainState, make_trainer
+
+OnStep = Callable[[int, Metrics], None]
+MODEL, MODEL_EMA = "model", "model_ema"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """A finished run.
+
+    Attributes:
+        directory: Of the run.
+        model: Directory of the native checkpoint.
+        evaluation: Of the last parameters on the test split.
+        steps: Steps that this call made: fewer than the recipe's if it resumed or stopped.
+        seconds: That this call took.
+    """
+
+    directory: Path
+    model: Path
+    evaluation: Evaluation
+    steps: int
+    seconds: float
+
+
+def train(
+    recipe: Recipe,
+    directory: str | Path,
+    *,
+    resume: bool = True,
+    stop_at: int | None = None,
+    data_dir: str | Path | None = None,
+    device: torch.device | str | None = None,
+    on_step: OnStep | None = None,
+    console: Console | None = None,
+) -> Result:
+    """Trains a model, or goes on where an earlier call was interrupted.
+
+    With several processes, call `torch.distributed.init_process_group` first and this function in each of them, with
+    one directory that all can write. The recipe's mesh is Flax's: here each process has all parameters.
+
+    Args:
+        recipe: What to do.
+        directory: Of the run.
+        resume: Whether to go on with a run that is there; if not, none may be there.
+        stop_at: Ends the call after this step, with a checkpoint to go on from; the schedule stays the recipe's.
+        data_dir: Where TFDS sets are kept.
+        device: To train on; the CPU by default.
+        on_step: Called after each step with its number, from 1, and its metrics, which may still be being computed.
+        console: For the progress bar; None prints nothing.
+
+    Raises:
+        ValueError: The directory holds another run (the fields that differ are named), the processes don't fit the
+            batch, or the data doesn't fit the model.
+    """
+    started = time.perf_counter()
+    directory = Path(directory)
+    rank, world = _processes()
+    if recipe.batch_size // recipe.accumulate % world:
+        expected = f"a multiple of {recipe.accumulate * world}, accumulate times the number of processes"
+        raise ValueError(f"batch_size: got {recipe.batch_size}, expected {expected}")
+    inputs = Inputs(recipe, data_dir, process_index=rank, process_count=world)
+    with RunDirectory(directory, recipe, resume=resume) as run, _numerics(recipe):
+        trainer = make_trainer(recipe, inputs.config, device)
+        with closing(inputs.train_batches()) as batches:
+            last = recipe.steps if stop_at is None else min(stop_at, recipe.steps)
+            session = _Session(recipe, last, trainer, run, inputs, batches, on_step)
+            state = session.start()
+            first = state.step
+            with _reporter(recipe, directory, first=first, console=console) as reporter:
+                state, evaluation = session.finish(state, first, reporter)
+        _save_model(trainer, state.params, directory / MODEL, name=recipe.model)
+        if state.ema is not None:
+            _save_model(trainer, state.ema, directory / MODEL_EMA, name=recipe.model)
+    return Result(
+        directory=directory,
+        model=directory / MODEL,
+        evaluation=evaluation,
+        steps=max(0, last - first),
+        seconds=time.perf_counter() - started,
+    )
+
+
+@dataclass(frozen=True)
+class _Session:
+    """What one call of `train` works with."""
+
+    recipe: Recipe
+    last: int
+    trainer: Trainer
+    run: RunDirectory
+    inputs: Inputs
+    batches: Any
+    on_step: OnStep | None
+
+    def start(self) -> TrainState:
+        """The state of the latest checkpoint, with the data where it was, or the first state."""
+        state = self.trainer.init(self._keys()[0])
+        restored = self.run.restore(state)
+        if restored is None:
+            return state
+        state, position = restored
+        self.batches.set_state(position)
+        return state
+
+    def finish(self, state: TrainState, first: int, reporter: Reporter) -> tuple[TrainState, Evaluation]:
+        """Makes the steps that are left and evaluates the last parameters."""
+        recipe, key, evaluation = self.recipe, self._keys()[1], None
+        for step in range(first + 1, self.last + 1):
+            state, metrics = self.trainer.step(state, _put(next(self.batches), self.trainer.model), key)
+            reporter.step(step, metrics)
+            if self.on_step is not None:
+                self.on_step(step, metrics)
+            if due(step, recipe.eval_every, self.last):
+                evaluation = self._evaluate(step, state, reporter)
+            if due(step, recipe.checkpoint_every, self.last):
+                self.run.save(step, state, self.batches.get_state())
+                reporter.pause()
+        # A run that was complete before made no step here.
+        return state, evaluation or self._evaluate(self.last, state, None)
+
+    def _evaluate(self, step: int, state: TrainState, reporter: Reporter | None) -> Evaluation:
+        """Evaluates in the precision of the training, the averaged parameters too; returns that of the last ones."""
+        evaluations = [_evaluation(self.trainer, params, self.recipe, self.inputs) for params in _kinds(state)]
+        for ema, evaluation in enumerate(evaluations):
+            if reporter is not None:
+                reporter.evaluation(step, accuracy=evaluation.accuracy, loss=evaluation.loss, ema=bool(ema))
+        return evaluations[0]
+
+    def _keys(self) -> list[Any]:
+        """Of the initial parameters, and of the steps."""
+        return list(random.split(random.key(self.recipe.seed), 2))
+
+
+@contextmanager
+def _numerics(recipe: Recipe) -> Iterator[None]:
+    """What is called float32 shall not be multiplied in TF32."""
+    before = torch.get_float32_matmul_precision()
+    if recipe.precision == "float32":
+        torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _reporter(recipe: Recipe, directory: Path, *, first: int, console: Console | None) -> Reporter:
+    return Reporter(
+        directory,
+        first=first,
+        steps=recipe.steps,
+        batch_size=recipe.batch_size,
+        log_every=recipe.log_every,
+        console=console,
+        main=_processes()[0] == 0,
+        wait=lambda metrics: metrics["loss"].item(),
+    )
+
+
+def _put(batch: Mapping[str, np.ndarray], model: Model) -> dict[str, Tensor]:
+    """This process's rows on the device of the model."""
+    device = next(model.parameters()).device
+    # A copy, for grain's arrays can't be written to, and PyTorch warns of that.
+    return {name: torch.from_numpy(np.array(value)).to(device, non_blocking=True) for name, value in batch.items()}
+
+
+def _kinds(state: TrainState) -> list[Params]:
+    """The last parameters, and the averaged ones if there are any."""
+    return [state.params] if state.ema is None else [state.params, state.ema]
+
+
+def _evaluation(trainer: Trainer, params: Params, recipe: Recipe, inputs: Inputs) -> Evaluation:
+    params = {name: value.detach().to(getattr(torch, recipe.precision)) for name, value in params.items()}
+    return evaluate(_bind(trainer, params), inputs.test_batches(), parallel=_processes()[1] > 1)
+
+
+def _save_model(trainer: Trainer, params: Params, path: Path, *, name: str) -> None:
+    """The first process writes the parameters."""
+    if _processes()[0] == 0:
+        save(_bind(trainer, params), path, name=name)
+
+
+def _bind(trainer: Trainer, params: Params) -> Model:
+    """A new model with these parameters."""
+    model = create_model(trainer.model.config, device="meta", execution=trainer.model.execution)
+    model.load_state_dict(dict(params), assign=True)
+    return model
+
+
+def _processes() -> tuple[int, int]:
+    """This process's number, and the number of processes."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return 0, 1
+    return torch.distributed.get_rank(), torch.distributed.get_world_size()
