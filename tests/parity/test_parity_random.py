@@ -131,3 +131,26 @@ def test_rates_without_a_key_change_nothing():
     plain, _ = outputs(config, seed=None)
     rated, _ = outputs(dataclasses.replace(config, **RATES["all"]), seed=None)
     assert np.array_equal(plain["logits"], rated["logits"])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_numbers_folded_into_a_key_are_equal(seed):
+    key, twin = vit_jax.random.key(seed), vit_torch.random.key(seed)
+    found = []
+    for number in (0, 1, 77, 2**31 + 5):
+        folded = words(vit_jax.random.fold_in(key, number))
+        assert np.array_equal(folded, vit_torch.random.fold_in(twin, number).words.numpy())
+        found.append(tuple(folded))
+    assert len(set(found)) == 4
+
+
+@pytest.mark.parametrize("shape", [(8, 1, 1), (8, 3, 5)])
+def test_rows_of_a_mask_are_those_of_the_whole(shape):
+    key = vit_torch.random.fold_in(vit_torch.random.key(3), 4)
+    whole = vit_torch.random.keep_mask(key, 0.5, shape)
+    rows = vit_torch.random.Threefry(key.words, first_row=5)
+    part = vit_torch.random.keep_mask(vit_torch.random.split(rows, 2)[1], 0.5, (2, *shape[1:]))
+    assert np.array_equal(
+        part.numpy(), vit_torch.random.keep_mask(vit_torch.random.split(key, 2)[1], 0.5, shape).numpy()[5:7]
+    )
+    assert not whole.all()
