@@ -36,7 +36,28 @@ API: dict[str, dict[str, str]] = {
         "write": "path, config, tensors, *, name, source",
         "account": "expected, found, *, source",
     },
+    "parity.runs": {
+        "read_training": "path, *, step",
+        "write_training": "state, directory, *, to",
+        "convert_training": "src, dst, *, to, step",
+    },
+    "vit_jax.train": {"train": "recipe, directory, *, resume, stop_at, data_dir, devices, on_step, console"},
+    "vit_torch.train": {"train": "recipe, directory, *, resume, stop_at, data_dir, device, on_step, console"},
     "parity.testing": {"assert_same_model": "a, b, images, *, dtype, tolerance, level, image_size"},
+    "parity.checks.forward": {
+        "check_forward": "model, *, dtypes, depth, image_size, batch_size, seed, images, execution, plant",
+    },
+    "parity.checks.layers": {
+        "check_layers": "model, *, dtypes, depth, image_size, batch_size, seed, images, plant",
+    },
+    "parity.checks.gradients": {
+        "check_gradients": "model, *, dtypes, depth, image_size, batch_size, seed, images, stochastic, execution, "
+        "plant",
+    },
+    "parity.checks.training": {
+        "check_training": "model, *, steps, dtypes, depth, image_size, batch_size, seed, recipe, plant, on_step",
+    },
+    "parity.checks.document": {"write_document": "reports, directory"},
     "vit_jax.models": {"create_model": "name, *, rngs, execution, **overrides"},
     "vit_torch.models": {"create_model": "name, *, device, execution, **overrides"},
     "vit_jax.checkpoint": {
@@ -95,7 +116,8 @@ def exported(module: str) -> set[str]:
 
 @pytest.mark.parametrize("module", API)
 def test_public_functions(module):
-    if module.startswith("parity."):
+    # What imports a framework is read instead.
+    if module.startswith("parity.") and not module.startswith("parity.checks."):
         package = importlib.import_module(module)
         found = {name: signature(getattr(package, name)) for name in API[module] if hasattr(package, name)}
     else:
@@ -116,6 +138,11 @@ def signature(function: object) -> str:
 @pytest.mark.parametrize("package", ["vit_jax", "vit_torch"])
 def test_exports(package):
     assert exported(package) >= EXPORTS
+
+
+def test_every_level_of_parity_is_exported():
+    levels = {name for module, found in API.items() if module.startswith("parity.checks.") for name in found}
+    assert exported("parity.checks") >= levels
 
 
 def model_classes(package: str) -> dict[str, str]:

@@ -10,10 +10,11 @@ import pytest
 import torch
 from training_runs import RECIPE, batches
 
-from parity.tolerances import FORMULA
+from parity.tolerances import FORMULA, TRAINING_STATE
 from vit_torch import random
 from vit_torch.train_step import make_trainer
 
+LIMIT = TRAINING_STATE["float64"].limit
 PLAIN = dataclasses.replace(
     RECIPE,
     steps=3,
@@ -49,7 +50,7 @@ def test_gradients_in_parts_are_those_of_the_batch(plain, parts):
     for name, value in params.items():
         # What AdamW makes of a gradient that is zero but for rounding is left out.
         if not name.endswith("qkv.bias"):
-            np.testing.assert_allclose(value, plain[1][name], rtol=1e3 * FORMULA.limit, atol=1e3 * FORMULA.limit)
+            np.testing.assert_allclose(value, plain[1][name], rtol=LIMIT, atol=LIMIT)
 
 
 def test_the_average_follows_its_formula():
