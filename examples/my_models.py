@@ -52,6 +52,16 @@ class TorchMixer(nn.Module):
         return self.head((x + self.mlp(x)).mean(dim=1))
 
 
+def flax_mixer() -> FlaxMixer:
+    """With parameters from seed 0."""
+    return FlaxMixer(nnx.Rngs(0))
+
+
+def mistaken_torch_mixer() -> TorchMixer:
+    """The port as many a first attempt is: with the tanh approximation of GELU."""
+    return torch_from_flax(flax_mixer(), approximate="tanh")
+
+
 def torch_from_flax(source: FlaxMixer, **options) -> TorchMixer:
     """A PyTorch model with the parameters of a Flax model."""
     model = TorchMixer(**options).eval()

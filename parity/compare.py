@@ -45,7 +45,7 @@ class Difference:
         left, right = self.non_finite
         if left or right:
             return f"{left} and {right} values are not finite"
-        return f"relative to {self.scale:.1e}, the scale of its weight" if self.scale else ""
+        return f"relative to {self.scale:.1e}, the scale of the weight beside it" if self.scale else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,10 +112,16 @@ def difference(name: str, left: np.ndarray, right: np.ndarray, *, scale: float =
         scale: or to this, if that is more.
     """
     left, right = np.asarray(left).astype(np.float64), np.asarray(right).astype(np.float64)
-    shapes = dict(left_shape=left.shape, right_shape=right.shape)
     non_finite = (_count_non_finite(left), _count_non_finite(right))
     if left.shape != right.shape or any(non_finite):
-        return Difference(name=name, relative_l2=math.inf, max_abs=math.inf, non_finite=non_finite, **shapes)
+        return Difference(
+            name=name,
+            left_shape=left.shape,
+            right_shape=right.shape,
+            relative_l2=math.inf,
+            max_abs=math.inf,
+            non_finite=non_finite,
+        )
     apart = left - right
     distance, norm = float(np.linalg.norm(apart)), float(np.linalg.norm(right))
     # Against zeros no distance is relative: equal is 0, all else infinitely far.
@@ -126,7 +132,8 @@ def difference(name: str, left: np.ndarray, right: np.ndarray, *, scale: float =
         relative_l2=relative,
         max_abs=float(np.abs(apart).max(initial=0.0)),
         scale=scale if scale > norm else 0.0,
-        **shapes,
+        left_shape=left.shape,
+        right_shape=right.shape,
     )
 
 
@@ -138,7 +145,7 @@ def compare(
     Args:
         left: By name.
         right: By name; relative differences are relative to it,
-        scales: or to these, where they are more, such as `bias_scales(right)`.
+        scales: or to these, where they are more, such as `layer_scales(right)`.
     """
     scales = scales or {}
     return Comparison(
@@ -150,18 +157,22 @@ def compare(
     )
 
 
-def bias_scales(tree: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """What the norm of each bias would be if its elements were as large as those of the weight beside it.
+def layer_scales(tree: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """What the norm of a bias would be if its elements were as large as those of the weight beside it.
 
     Of gradients that is the scale of rounding errors, too: with d the gradient of a layer's output at each token and x
     its input, of order one, the weight's gradient is the sum of d x over the tokens, the bias's that of d. Where
     softmax ignores a bias, as that of a key, that sum is zero, and its rounding error is relative to the d.
+
+    The lambdas of differential attention are taken likewise, by the norm beside them: their gradients are one sum over
+    all tokens and channels, whose terms have either sign and may cancel by chance, times a vector.
     """
     scales = {}
     for name, value in tree.items():
         layer, _, kind = name.rpartition(".")
-        weight = tree.get(f"{layer}.weight")
-        if kind == "bias" and weight is not None:
+        beside = "sub_norm.weight" if kind.startswith("lambda_") else "weight" if kind == "bias" else None
+        weight = tree.get(f"{layer}.{beside}") if beside else None
+        if weight is not None:
             weight = np.asarray(weight).astype(np.float64)
             scales[name] = float(np.sqrt(np.mean(weight**2) * value.size))
     return scales

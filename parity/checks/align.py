@@ -65,7 +65,7 @@ def align(left: Arrays, right: Arrays) -> Alignment:
 
 
 def in_layout_of(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """The right array with the left one's shape; channels first or last, whichever is nearer. Of another size, as is."""
+    """The right array in the left one's shape, its channels wherever it is nearer; as it is if the sizes differ."""
     if left.size != right.size:
         return right
     sample = _sample(left)

@@ -21,10 +21,10 @@ from ..tolerances import FORWARD
 from .align import Alignment, Pair, align, in_layout_of
 from .capture import INPUT, OUTPUT, Captured, capture_torch, in_dtype
 from .diff_report import DiffReport, Place, Trial, Verdict
-from .twins import DTYPES
 from .hypotheses import Hypothesis, propose
 from .parameters import random_images
 from .sides import Layout, Side, open_sides
+from .target import check_dtypes
 
 # A hypothesis under which the difference falls by this factor is the cause.
 EXPLAINS = 100.0
@@ -49,14 +49,13 @@ def diff(
 ) -> DiffReport:
     """Holds two models against each other, intermediate by intermediate, and finds the cause of a difference.
 
-    A model of ours that has no parameters of its own takes those of the other side.
+    A model of ours without parameters takes those of the other side.
 
     Args:
         a: A registered name, a config, a checkpoint's path, `hf-hub:owner/name`, `package.module:attribute`,
-            `file.py:attribute` (the last two also of a function that makes a model), a PyTorch or Flax NNX model, or a
-            function of images that returns outputs or (outputs, {name: intermediate}). In front of a string, `flax:`,
-            `torch:` or `numpy:` chooses what it runs in; else models of ours on the left run in Flax, on the right in
-            PyTorch.
+            `file.py:attribute` (also of a function that makes a model), a PyTorch or Flax NNX model, or a function of
+            images that returns outputs or (outputs, {name: intermediate}). `flax:`, `torch:` or `numpy:` in front says
+            what it runs in; without, models of ours run in Flax on the left and in PyTorch on the right.
         b: Likewise.
         images: Normalised (b, h, w, c); random ones by default. PyTorch models get (b, c, h, w).
         dtype: `float64`, `float32` or `bfloat16`; what can't run in float64 is compared in float32.
@@ -70,8 +69,7 @@ def diff(
     Raises:
         ValueError: What is given is no model, or has no parameters that fit.
     """
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype: got {dtype!r}, expected one of {', '.join(DTYPES)}")
+    check_dtypes([dtype])
     left, right = open_sides(a, b, layouts=layouts, image_size=image_size, seed=seed)
     if images is None:
         images = _random_images(left.config or right.config, image_size, batch_size, seed)
@@ -141,7 +139,7 @@ def _first_place(
     for i, found in enumerate(comparison.differences):
         if not found.relative_l2 <= limit:
             pair = alignment.pairs[i]
-            sizes = tuple(_rms(side[name]) for side, name in zip(captured, pair, strict=True))
+            sizes = _rms(captured[0][pair[0]]), _rms(captured[1][pair[1]])
             before = alignment.pairs[i - 1] if i else None
             return Place(left=pair[0], right=pair[1], found=found, rms=sizes, before=before)
     if OUTPUT not in {one for one, _ in alignment.pairs}:
@@ -246,7 +244,7 @@ def _between(places: Sequence[str], agreed: Sequence[str], first: str) -> list[s
         if path.endswith(INPUT):  # computed by whoever calls that module
             path = path.removesuffix(INPUT).rpartition(".")[0]
         paths.append("" if path == OUTPUT else path)
-    return [path for path in dict.fromkeys(paths)]
+    return list(dict.fromkeys(paths))
 
 
 def _without_dropout(

@@ -8,14 +8,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ..report import Report
-from . import figures
 from .report import CheckReport, figure, to_json
 
 _MEANING = {
     "forward": "Patch embedding, the output of every block, features and logits.",
     "layers": "What every submodule takes and returns, in the order of the forward pass; `:input` is what a module "
     "takes where no other module returned it.",
-    "gradients": "The gradient of every parameter and of the images, in the order of the backward pass, of the features "
+    "gradients": "Gradients of all parameters and of the images, in the order of the backward pass, of the features "
     "and logits times fixed random numbers. A bias is relative to at least the scale of its weight's gradient.",
     "training": "Losses and gradient norms of every step; parameters, the optimiser's moments and the averaged "
     "parameters after the last one.",
@@ -65,6 +64,8 @@ def write_summary(document: Report, reports: Sequence[CheckReport]) -> None:
 
 def write_part(document: Report, report: CheckReport, part: str) -> None:
     """A picture and a table of one part of a level."""
+    from . import figures  # needs matplotlib, which checks without a report do without
+
     name = f"{report.level}_{part}"
     document.figure(name, figures.by_place(report, part), f"{part}: relative difference by place and precision")
     header = ("place", *report.columns(part))
@@ -72,6 +73,8 @@ def write_part(document: Report, report: CheckReport, part: str) -> None:
 
 
 def _write_level(document: Report, report: CheckReport) -> None:
+    from . import figures  # needs matplotlib, which checks without a report do without
+
     config = report.config
     settings = "".join(f", {name} {value}" for name, value in report.settings.items())
     document.heading(f"{report.level.capitalize()}: {'passed' if report.passed else 'FAILED'}")

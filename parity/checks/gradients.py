@@ -27,7 +27,7 @@ import vit_torch.state
 from vit_jax.functional import bind, params_of
 from vit_jax.state import named_leaves
 
-from ..compare import bias_scales
+from ..compare import layer_scales
 from ..configs import Config, Execution
 from ..tolerances import FORWARD, GRADIENTS
 from .forward import Outputs, intermediates, places
@@ -55,9 +55,9 @@ def check_gradients(
 ) -> CheckReport:
     """Compares the gradients of every parameter and of the images, and the outputs that they belong to.
 
-    A gradient's difference is relative to its norm. That of a bias is relative to at least the norm it would have with
-    elements as large as those of the weight beside it (`parity.compare.bias_scales`): the bias of a key, which softmax
-    ignores, has a gradient of zero, and rounding is all that both sides find.
+    A gradient's difference is relative to its norm, but some are zero except for rounding, as that of a key's bias,
+    which softmax ignores. So a bias's is relative to at least the norm it would have with elements as large as those of
+    the weight beside it (`parity.compare.layer_scales`).
 
     Args:
         model: A registered name, a config, or the path of a checkpoint in any known format.
@@ -91,7 +91,7 @@ def check_gradients(
         faults += [f"{dtype} {fault}" for fault in (*flax_faults, *torch_faults)]
         left_grads = {name: left_grads[name] for name in right_grads if name in left_grads} | left_grads
         outputs = Part.of("outputs", left, right, FORWARD[dtype].limit)
-        scales = bias_scales(right_grads)
+        scales = layer_scales(right_grads)
         gradients = Part.of("gradients", left_grads, right_grads, GRADIENTS[dtype].limit, scales)
         precisions.append(PrecisionReport(dtype=dtype, parts=(outputs, gradients)))
     return CheckReport.of("gradients", target, seed, precisions, faults, stochastic=stochastic)

@@ -26,11 +26,11 @@ from vit_torch.layers.norm import LayerScale, RmsNorm
 from vit_torch.models import VisionTransformer
 
 from ..configs import Config
-from ..configs.preprocessing import Preprocessing
 from .rounding import MATMULS, SOFTMAX, Round, Rounded, run_in, run_rounded, to_mantissa
 from .wrong_vit import (
     BranchNormBlock,
     PostNormBlock,
+    images_changed,
     merged_otherwise,
     permute_tokens,
     positions_changed,
@@ -97,7 +97,7 @@ def propose(
         for text, change in resized_otherwise(model, *stored):
             found.append(Hypothesis(cause="resize_kernel", text=text, path="", change=change))
     if images:
-        for text, change in _images(model):
+        for text, change in images_changed(model):
             found.append(Hypothesis(cause="normalisation", text=text, path="", images=change))
     return found
 
@@ -305,21 +305,6 @@ def _matmul_precision(module: nn.Module) -> Proposals:
             yield text, partial(_rounded, SOFTMAX, dtype, False, "attend")
 
 
-def _images(model: nn.Module) -> Iterator[tuple[str, Callable[[np.ndarray], np.ndarray]]]:
-    own = model.config.preprocessing if isinstance(model, VisionTransformer) else Preprocessing()
-    for name, mean, std in {("its own", own.mean, own.std), *_NORMALISATIONS}:
-        yield f"normalised once more ({name})", partial(_normalise, mean, std)
-        yield f"not normalised ({name})", partial(_denormalise, mean, std)
-    yield "in 0..255 for 0..1", lambda images: images * 255
-    yield "channels reversed (BGR for RGB)", lambda images: images[..., ::-1].copy()
-
-
-_NORMALISATIONS = (
-    ("ImageNet", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    ("Inception", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-    ("CLIP", (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
-)
-
 CAUSES: dict[str, Callable[[nn.Module], Iterable[tuple[str, Change]]]] = {
     "norm_eps": _norm_eps,
     "norm_variance": _norm_variance,
@@ -393,11 +378,3 @@ def _rounded(operations: set[Any], to: Round | torch.dtype, result: bool, method
 
 def _norm_behind_pooling(module: Any) -> None:
     module.norm, module.fc_norm = None, module.norm
-
-
-def _normalise(mean: Sequence[float], std: Sequence[float], images: np.ndarray) -> np.ndarray:
-    return (images - np.array(mean)) / np.array(std)
-
-
-def _denormalise(mean: Sequence[float], std: Sequence[float], images: np.ndarray) -> np.ndarray:
-    return images * np.array(std) + np.array(mean)

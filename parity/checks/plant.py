@@ -158,7 +158,7 @@ def _bgr(model: Model) -> None:
 
 def _dropout_left_on(model: Model) -> None:
     def drop(module: nn.Module, args: tuple[torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.dropout(x, 0.1, module.training)
+        return torch.nn.functional.dropout(x, 0.5, module.training)
 
     model.train()
     _block(model).mlp.fc1.register_forward_hook(drop)

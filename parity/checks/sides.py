@@ -66,7 +66,7 @@ class Side:
 
     def run(self, images: np.ndarray, dtype: str) -> Captured:
         """Its intermediates and output of images (b, h, w, c) in a precision."""
-        target = self.target or self.twin(self.framework)
+        target = self.twin(self.framework) if self.target is None else self.target
         if isinstance(target, nnx.Module):
             return capture_flax(target, images, dtype=dtype)
         if isinstance(target, nn.Module):
@@ -123,8 +123,7 @@ def open_sides(
     """
     given = zip((a, b), ("flax", "torch"), layouts, strict=True)
     left, right = (_side(item, default, layout, image_size) for item, default, layout in given)
-    sides = (_with_tensors(left, right, seed), _with_tensors(right, left, seed))
-    return sides
+    return _with_tensors(left, right, seed), _with_tensors(right, left, seed)
 
 
 def capture_function(
@@ -186,8 +185,8 @@ def _side(given: Any, framework: str, layout: Layout | None, image_size: int | t
         return _object(str(given), _attribute(text), chosen, layout)
     known = configs.close_match(text, configs.names())
     raise ValueError(
-        f"{text!r}: got neither a registered model{known} nor an existing path; expected one of these, hf-hub:owner/name,"
-        " package.module:attribute or file.py:attribute"
+        f"{text!r}: got neither a registered model{known} nor an existing path; expected one of these, "
+        "hf-hub:owner/name, package.module:attribute or file.py:attribute"
     )
 
 

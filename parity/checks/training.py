@@ -27,7 +27,7 @@ import vit_torch.state
 import vit_torch.train_step
 
 from .. import configs
-from ..compare import bias_scales
+from ..compare import layer_scales
 from ..configs import Config
 from ..data import Augmentation, open_source, train_batches
 from ..recipes import Data, Optimizer, Recipe
@@ -156,10 +156,11 @@ def _train(
                 on_step(dtype, step, *(float(found["loss"]) for found in metrics))
         left, right = flax.trees(), twin.trees()
     parts = [
-        Part.of(name, *(_by_step(curve) for curve in values[name]), TRAINING_LOSS[dtype].limit) for name in _CURVES[:2]
+        Part.of(name, _by_step(values[name][0]), _by_step(values[name][1]), TRAINING_LOSS[dtype].limit)
+        for name in _CURVES[:2]
     ]
     for name in left:
-        parts.append(Part.of(name, left[name], right[name], TRAINING_STATE[dtype].limit, bias_scales(right[name])))
+        parts.append(Part.of(name, left[name], right[name], TRAINING_STATE[dtype].limit, layer_scales(right[name])))
     curves = {name: (tuple(one), tuple(other)) for name, (one, other) in values.items()}
     return PrecisionReport(dtype=dtype, parts=tuple(parts), curves=curves)
 

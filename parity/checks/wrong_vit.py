@@ -1,14 +1,14 @@
-"""Parts of our PyTorch model made wrong on purpose: what `hypotheses` tries beyond the options of a config."""
+"""What `hypotheses` tries beyond single layers: blocks, positions, tokens and images made wrong on purpose."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, get_args
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vit_torch.layers.block import Block
 from vit_torch.models import VisionTransformer
@@ -16,7 +16,15 @@ from vit_torch.models import VisionTransformer
 from .. import configs
 from ..checkpoints.resize import resize_grid
 from ..configs import Config
+from ..configs.preprocessing import Preprocessing
 from ..configs.vit import ResizeKernel
+
+# Mean and standard deviation of the three channels.
+_NORMALISATIONS = (
+    ("ImageNet", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    ("Inception", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    ("CLIP", (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+)
 
 Proposals = Iterator[tuple[str, Callable[[Any], None]]]
 
@@ -122,6 +130,16 @@ def prefix_changed(model: VisionTransformer) -> Proposals:
             yield f"{name} of zeros", partial(_zero, name)
 
 
+def images_changed(model: nn.Module) -> Iterator[tuple[str, Callable[[np.ndarray], np.ndarray]]]:
+    """Mistakes in what images are normalised by."""
+    own = model.config.preprocessing if isinstance(model, VisionTransformer) else Preprocessing()
+    for name, mean, std in {("its own", own.mean, own.std), *_NORMALISATIONS}:
+        yield f"normalised once more ({name})", partial(_normalise, mean, std)
+        yield f"not normalised ({name})", partial(_denormalise, mean, std)
+    yield "in 0..255 for 0..1", lambda images: images * 255
+    yield "channels reversed (BGR for RGB)", lambda images: images[..., ::-1].copy()
+
+
 def _change_positions(function: Callable[[Tensor], Tensor], module: Any) -> None:
     module.pos_embed.copy_(function(module.pos_embed.clone()))
 
@@ -142,3 +160,11 @@ def _without_rotation(module: Any) -> None:
 
 def _zero(name: str, module: Any) -> None:
     getattr(module, name).zero_()
+
+
+def _normalise(mean: Sequence[float], std: Sequence[float], images: np.ndarray) -> np.ndarray:
+    return (images - np.array(mean)) / np.array(std)
+
+
+def _denormalise(mean: Sequence[float], std: Sequence[float], images: np.ndarray) -> np.ndarray:
+    return images * np.array(std) + np.array(mean)

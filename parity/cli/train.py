@@ -21,7 +21,7 @@ def train_recipe(
     data_dir: Path | None = None,
     framework: Framework = "flax",
     stop_at: int | None = None,
-    device: str = "cpu",
+    device: str | None = None,
     devices: int = 0,
     distributed: bool = False,
 ) -> int:
@@ -33,7 +33,7 @@ def train_recipe(
         data_dir: Where data sets are kept; `$VIT_PARITY_DATA` or a cache folder by default.
         framework: `flax`, or `torch`. A run of the other one goes on after `vit-parity convert --to ...-training`.
         stop_at: End after this step, with a checkpoint to go on from.
-        device: PyTorch's, such as `cuda`.
+        device: PyTorch's, such as `cuda:1`; `cuda` where there is one by default.
         devices: Simulate this many CPU devices in JAX; 0 takes the machine's own.
         distributed: One of several processes: `jax.distributed` is initialised from the cluster's environment,
             `torch.distributed` from that of `torchrun`.
@@ -42,38 +42,44 @@ def train_recipe(
 
     options = {"stop_at": stop_at, "data_dir": data_dir, "console": Console()}
     if framework == "flax":
-        _start_flax(devices, distributed=distributed)
+        is_first = _start_flax(devices, distributed=distributed)
         from vit_jax.train import train
 
         result = train(recipe, directory, **options)
     else:
-        device = _start_torch(device, distributed=distributed)
+        is_first, device = _start_torch(device, distributed=distributed)
         from vit_torch.train import train
 
         result = train(recipe, directory, device=device, **options)
     test = result.evaluation
     text = f"accuracy {test.accuracy:.2%}, loss {test.loss:.4f} on {test.count} images; model in {result.model}"
-    print_rich(escaped(text))
+    if is_first:
+        print_rich(escaped(text))
     return 0
 
 
-def _start_flax(devices: int, *, distributed: bool) -> None:
+def _start_flax(devices: int, *, distributed: bool) -> bool:
+    """Whether this is the first process."""
     use_cpu_devices(devices) if devices else use_present_platform()
-    if distributed:
-        import jax
-
-        jax.distributed.initialize()
-
-
-def _start_torch(device: str, *, distributed: bool) -> str:
-    """The device of this process."""
     if not distributed:
-        return device
+        return True
+    import jax
+
+    jax.distributed.initialize()
+    return jax.process_index() == 0
+
+
+def _start_torch(device: str | None, *, distributed: bool) -> tuple[bool, str]:
+    """Whether this is the first process, and its device."""
     import torch
 
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if not distributed:
+        return True, device
     is_cuda = device.startswith("cuda")
     torch.distributed.init_process_group("nccl" if is_cuda else "gloo")
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if is_cuda else device
+    device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if is_cuda else device
+    return torch.distributed.get_rank() == 0, device
 
 
 def train(recipe: Positional[str]) -> int:
@@ -92,7 +98,7 @@ def recipe_commands() -> dict[str, Callable[..., int]]:
             data_dir: Path | None = None,
             framework: Framework = "flax",
             stop_at: int | None = None,
-            device: str = "cpu",
+            device: str | None = None,
             devices: int = 0,
             distributed: bool = False,
         ) -> int:

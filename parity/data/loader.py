@@ -73,9 +73,7 @@ def train_batches(
         ValueError: If batch_size doesn't divide by process_count or exceeds the source, each process would have an odd
             number of images to mix, or a number is out of range.
     """
-    _check_batching(batch_size, process_index, process_count)
-    if augmentation.mixes and batch_size // process_count % 2:
-        raise ValueError(f"batch_size: got {batch_size}, expected pairs to mix in each of {process_count} processes")
+    _check_batching(batch_size, process_index, process_count, pairs=augmentation.mixes)
     _check_run(seed, num_epochs, num_threads, num_workers)
     if len(source) < batch_size:
         raise ValueError(f"batch_size: got {batch_size}, expected {len(source)} or fewer, the images of {source.name}")
@@ -86,8 +84,7 @@ def train_batches(
     shard = _ProcessShard(examples, batch_size, process_index, process_count)
     batches = grain.MapDataset.source(shard).batch(batch_size // process_count, drop_remainder=True)
     if augmentation.mixes:
-        mix = Mix(augmentation, seed, image_size, batch_size, process_index, process_count)
-        batches = batches.map_with_index(mix)
+        batches = batches.map_with_index(Mix(augmentation, seed, image_size, batch_size, process_index, process_count))
     return require("parity.data.iterator").TrainIterator(
         batches,
         start_step=start_step,
@@ -196,12 +193,14 @@ class _EvalBatches:
         return {"image": image, "label": label, "mask": mask}
 
 
-def _check_batching(batch_size: int, process_index: int, process_count: int) -> None:
+def _check_batching(batch_size: int, process_index: int, process_count: int, *, pairs: bool = False) -> None:
     _check_range("process_count", process_count, 1)
     _check_range("process_index", process_index, 0, process_count - 1)
     _check_range("batch_size", batch_size, 1)
     if batch_size % process_count:
         raise ValueError(f"batch_size: got {batch_size}, expected a multiple of process_count, {process_count}")
+    if pairs and batch_size // process_count % 2:
+        raise ValueError(f"batch_size: got {batch_size}, expected pairs to mix in each of {process_count} processes")
 
 
 def _check_run(seed: int, num_epochs: int | None, num_threads: int, num_workers: int) -> None:

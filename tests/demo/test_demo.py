@@ -1,4 +1,4 @@
-"""The main job, as a user runs it."""
+"""The main job, as a user runs it, with a third of the steps."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from parity.cli import main
+
 
 def vit_parity(*args: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "parity.cli", *map(str, args)]
@@ -20,7 +22,9 @@ def vit_parity(*args: object, cwd: Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     folder = tmp_path_factory.mktemp("demo")
-    return folder / "vit-parity-demo", vit_parity("demo", cwd=folder)
+    return folder / "vit-parity-demo", vit_parity(
+        "demo", "--devices", 4, "--steps", 400, "--accuracy", 0.94, cwd=folder
+    )
 
 
 def test_accuracy_and_parity_hold(demo):
@@ -52,20 +56,22 @@ def test_the_loss_fell(demo):
     assert losses[-1] < losses[0] / 2
 
 
-def test_eval_gives_the_same_in_both_frameworks(demo):
+def test_eval_gives_the_same_in_both_frameworks(demo, capsys):
     directory, _ = demo
-    finished = vit_parity("eval", directory / "run" / "model", cwd=directory)
-    assert finished.returncode == 0, finished.stderr
-    rows = {line.split()[0]: line.split()[1:] for line in finished.stdout.splitlines() if line.split()}
+    with pytest.raises(SystemExit) as finished:
+        main(["eval", str(directory / "run" / "model")])
+    assert not finished.value.code
+    rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines() if line.split()}
     assert rows["flax"][:2] == rows["torch"][:2]
-    assert float(rows["torch"][1].rstrip("%")) >= 97
+    assert float(rows["torch"][1].rstrip("%")) >= 94
 
 
 def test_check_of_the_checkpoint_passes_and_writes_figures(demo, tmp_path):
     directory, _ = demo
     args = ("check", directory / "run" / "model", "--dtypes", "float64", "--json", tmp_path / "parity.json")
-    finished = vit_parity(*args, cwd=directory)
-    assert finished.returncode == 0, finished.stdout + finished.stderr
+    with pytest.raises(SystemExit) as finished:
+        main([str(arg) for arg in args])
+    assert not finished.value.code
     figures = json.loads((tmp_path / "parity.json").read_text())
     assert figures["passed"] is True
     (outputs,) = figures["levels"]["forward"]["precisions"][0]["parts"]
@@ -73,8 +79,7 @@ def test_check_of_the_checkpoint_passes_and_writes_figures(demo, tmp_path):
 
 
 def test_a_weak_model_is_not_called_good(tmp_path):
-    code = "import sys; from parity.cli import use_cpu_devices; use_cpu_devices(2); from parity.checks import demo; "
-    code += "demo.ACCURACY = 1.01; sys.exit(demo.run(__import__('pathlib').Path('out'), steps=60))"
-    finished = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    # After 60 steps it is far from 97 %.
+    finished = vit_parity("demo", "--devices", 2, "--steps", 60, "--directory", "out", cwd=tmp_path)
     assert finished.returncode == 1, finished.stdout + finished.stderr
     assert "| **no** |" in (tmp_path / "out" / "report.md").read_text()

@@ -44,7 +44,7 @@ def test_twins_have_the_same_places():
         expected = {f"blocks.{i}", f"blocks.{i}.norm1", f"blocks.{i}.attn.qkv", f"blocks.{i}.attn.proj:input"}
         expected |= {f"blocks.{i}.norm2:input", f"blocks.{i}.mlp.fc1", f"blocks.{i}.mlp.fc2:input"}
         assert expected <= set(left)
-    assert list(left)[0] == "patch_embed.proj"
+    assert next(iter(left)) == "patch_embed.proj"
     assert list(left)[-1] == "output"
     assert left["patch_embed.proj"].shape == (2, *twins.config.grid_size, twins.config.embed_dim)
 

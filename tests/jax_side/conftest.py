@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+import jax
 import numpy as np
 import pytest
 from flax import nnx
 
 import vit_jax
-from parity.configs import Execution
+from parity.configs import Config, Execution
 from vit_jax.models import Model
 from vit_jax.state import canonical_shapes, load_state_dict
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation() -> Iterator[None]:
+    """Every program here runs once or twice, so that compiling it well would cost most of its time."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture
 def make_model() -> Callable[..., Model]:
     def make(
-        name: str = "vit_test", *, dtype: str = "float32", execution: Execution = Execution(), **overrides: object
+        which: str | Config = "vit_test",
+        *,
+        dtype: str = "float32",
+        execution: Execution = Execution(),
+        **overrides: object,
     ) -> Model:
-        model = nnx.eval_shape(lambda: vit_jax.create_model(name, rngs=nnx.Rngs(0), execution=execution, **overrides))
+        model = nnx.eval_shape(lambda: vit_jax.create_model(which, rngs=nnx.Rngs(0), execution=execution, **overrides))
         rng = np.random.default_rng(0)
         shapes = canonical_shapes(model)
         load_state_dict(model, {key: rng.normal(0, 0.3, shape).astype(dtype) for key, shape in shapes.items()})

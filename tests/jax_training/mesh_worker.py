@@ -21,7 +21,6 @@ from vit_jax.train_step import make_trainer
 # Devices, then data, fsdp and tensor.
 MESHES = {
     "1": (1, 1, 1, 1),
-    "2 data": (2, 2, 1, 1),
     "4 tensor": (4, 1, 1, 4),
     "8 data": (8, 8, 1, 1),
     "8 fsdp": (8, 1, 8, 1),

@@ -1,6 +1,6 @@
-"""Trains a recipe on 4 simulated devices; prints losses, parameters' digest and metrics of the run as JSON.
+"""Trains a recipe on 4 simulated devices; prints losses, parameters' digest and metrics of each run as JSON.
 
-Arguments: the recipe as JSON, the run's directory, the data directory, and the step after which to hang (0: none).
+Arguments: the recipe as JSON, the data directory, the step after which to hang (0: none), and the runs' directories.
 """
 
 from __future__ import annotations
@@ -18,9 +18,7 @@ from parity.runs.metrics import read_metrics
 from vit_jax.train import train
 
 
-def main() -> None:
-    recipe, directory, data_dir, hang_after = sys.argv[1:]
-    jax.config.update("jax_num_cpu_devices", 4)
+def run(recipe: str, directory: str, data_dir: str, hang_after: str) -> dict:
     losses = {}
 
     def on_step(step, metrics):
@@ -39,13 +37,19 @@ def main() -> None:
         digest.update(name.encode() + tensors[name].tobytes())
     steps = [record["step"] for record in read_metrics(directory) if "train/loss" in record]
     logged = [record["train/loss"].hex() for record in read_metrics(directory) if "train/loss" in record]
-    results = {
+    return {
         "losses": losses,
         "digest": digest.hexdigest(),
         "steps": steps,
         "logged": logged,
         "accuracy": result.evaluation.accuracy,
     }
+
+
+def main() -> None:
+    recipe, data_dir, hang_after, *directories = sys.argv[1:]
+    jax.config.update("jax_num_cpu_devices", 4)
+    results = [run(recipe, directory, data_dir, hang_after) for directory in directories]
     sys.stdout.write(json.dumps(results) + "\n")
 
 

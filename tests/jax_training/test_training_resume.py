@@ -22,9 +22,8 @@ from vit_jax.train import train
 
 def test_sigkill(tiny, tmp_path, digits_dir):
     recipe = json.dumps(recipes.to_dict(dataclasses.replace(tiny, mesh=recipes.MeshShape(data=2, fsdp=2))))
-    whole = run_worker("resume_worker.py", recipe, str(tmp_path / "whole"), str(digits_dir), "0")
-    killed = tmp_path / "killed"
-    command = worker_command("resume_worker.py", recipe, str(killed), str(digits_dir), "7")
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    command = worker_command("resume_worker.py", recipe, str(digits_dir), "7", str(killed))
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) as process:
         assert process.stdout.readline() == "hanging\n"
         process.send_signal(signal.SIGKILL)
@@ -33,7 +32,8 @@ def test_sigkill(tiny, tmp_path, digits_dir):
     # What a kill in the middle of a write leaves behind.
     with (killed / "metrics.jsonl").open("a") as file:
         file.write('{"step": 8, "train/lo')
-    resumed = run_worker("resume_worker.py", recipe, str(killed), str(digits_dir), "0")
+    # The resumed run comes first, so that nothing of the whole one can be left in the process.
+    resumed, whole = run_worker("resume_worker.py", recipe, str(digits_dir), "0", str(killed), str(whole))
     assert list(resumed["losses"]) == [str(step) for step in range(5, 13)]
     assert resumed["losses"] == {step: whole["losses"][step] for step in resumed["losses"]}
     assert resumed["digest"] == whole["digest"]

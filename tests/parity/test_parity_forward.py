@@ -142,7 +142,9 @@ def test_a_checkpoint_is_checked_with_its_own_parameters(tmp_path, depth, image_
     assert report.config.depth == (depth or config.depth)
     assert report.config.image_size == (image_size or config.image_size)
     # A path may be a string; and it isn't the random model of the same config.
-    again = check_forward(str(tmp_path / "model"), depth=depth, image_size=image_size, dtypes=["float64"])["float64"]["outputs"]
+    again = check_forward(str(tmp_path / "model"), depth=depth, image_size=image_size, dtypes=["float64"])["float64"][
+        "outputs"
+    ]
     assert again.at("logits") == report["float64"]["outputs"].at("logits")
     random = check_forward(report.config, dtypes=["float64"])["float64"]["outputs"]
     assert random.at("logits") != report["float64"]["outputs"].at("logits")

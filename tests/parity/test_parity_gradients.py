@@ -16,7 +16,7 @@ from parity.checks import check_gradients, random_images, random_parameters
 from parity.checks.gradients import IMAGES
 from parity.checks.reduced import distinct_options, distinct_sizes, reduced
 from parity.checks.twins import DTYPES, exact_jax
-from parity.compare import bias_scales
+from parity.compare import layer_scales
 from parity.configs import Execution
 from parity.tolerances import GRADIENTS
 
@@ -53,7 +53,7 @@ def test_real_widths(name):
     assert report.passed, report.failures
 
 
-@pytest.mark.parametrize("name", ["vit_test_reg_scale", "vit_test_dinov3"])
+@pytest.mark.parametrize("name", ["vit_test_reg_scale", "vit_test_dinov3", "vit_test_scaling_differential"])
 def test_every_precision(name):
     report = check_gradients(name)
     assert report.passed, report.failures
@@ -209,8 +209,10 @@ def test_scales_are_those_of_the_weight_beside():
         "b.bias": np.ones(4),
         "c.weight": np.ones(3),
         "q_bias": np.ones(3),
+        "d.lambda_q1": np.ones(4),
+        "d.sub_norm.weight": np.full(8, 3.0),
     }
-    assert bias_scales(tree) == {"a.bias": 6.0}
+    assert layer_scales(tree) == {"a.bias": 6.0, "d.lambda_q1": 6.0}
 
 
 def test_errors_name_what_was_wrong():

@@ -46,7 +46,7 @@ def _average(state):
 # The first part that is off: what is behind an update shows in the loss of the next step.
 PLANTS = {
     "beta2": (_beta2, "loss"),
-    "eps": (_eps, "parameters"),
+    "eps": (_eps, "loss"),
     "decay mask": (_decay_mask, "loss"),
     "bias correction": (_bias_correction, "loss"),
     "average": (_average, "ema"),

@@ -8,26 +8,27 @@ import torch
 from parity import checkpoints, configs
 from parity.checks import random_parameters
 from parity.checks.diff import diff
-from parity.checks.reduced import reduced
+from parity.checks.reduced import narrow, reduced
 from parity.checks.timm_peer import reduced_model
 
 transformers = pytest.importorskip("transformers")
 
 
 def test_timm_with_another_epsilon():
-    config = reduced(configs.get("vit_base_patch16_224"), 2)
+    config = reduced(narrow(configs.get("vit_base_patch16_224")), 2)
     model = reduced_model("vit_base_patch16_224", config, random_parameters(checkpoints.parameter_shapes(config)))
     # The config has no parameters: it takes timm's.
-    report = diff(config, model)
+    report = diff(model, config)
     assert report.passed, report.lines
     model.get_submodule("blocks.1.norm2").eps = 1e-5
-    report = diff(config, model)
+    report = diff(model, config)
     assert report.place.left == report.place.right == "blocks.1.norm2"
     assert (report.verdict.trial.cause, report.verdict.trial.text) == ("norm_eps", "epsilon 1e-05 for 1e-06")
+    assert report.tried_on == "right"
     assert report.verdict.next_place is None
     # Neither is ours: the hypotheses are tried on timm's own modules.
     other = reduced_model("vit_base_patch16_224", config, random_parameters(checkpoints.parameter_shapes(config)))
-    report = diff(other, model)
+    report = diff(other, model, image_size=config.image_size)
     assert (report.verdict.trial.cause, report.verdict.trial.path) == ("norm_eps", "blocks.1.norm2")
 
 
