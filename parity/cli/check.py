@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import tyro
-from tyro.conf import Positional
+from tyro.conf import Positional, UseAppendAction
 
 from .common import Dtype, print_rich, use_present_platform
 
@@ -21,7 +20,7 @@ Level = Literal["forward", "layers", "gradients", "training"]
 def check(
     target: Positional[str],
     *,
-    level: Annotated[tuple[Level, ...], tyro.conf.arg(aliases=["--levels"])] = ("forward",),
+    level: UseAppendAction[tuple[Level, ...]] = (),
     dtypes: tuple[Dtype, ...] = ("float64", "float32", "bfloat16"),
     depth: int | None = None,
     image_size: tuple[int, int] | None = None,
@@ -41,7 +40,7 @@ def check(
 
     Args:
         target: A registered name, or the path of a checkpoint.
-        level: One or several of the four levels.
+        level: One of the four levels; give it again for more. `forward` if it isn't given.
         dtypes: Precisions to compare in.
         depth: Fewer blocks, for a model that is too large for this machine.
         image_size: Another height and width of the images.
@@ -65,14 +64,14 @@ def check(
         "training": lambda: _training(target, steps, given),
     }
     found = []
-    for name in dict.fromkeys(level):
+    for name in dict.fromkeys(level or ("forward",)):
         found.append(run[name]())
         print_rich(found[-1])
     if json is not None:
         json.write_text(checks.to_json(found), encoding="utf-8")
     if report is not None:
         print_rich(f"report in {checks.write_document(found, report)}")
-    return 0 if found and all(one.passed for one in found) else 1
+    return 0 if all(one.passed for one in found) else 1
 
 
 def _training(target: str, steps: int, given: dict[str, Any]) -> CheckReport:

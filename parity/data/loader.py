@@ -58,35 +58,31 @@ def train_batches(
         num_epochs: Passes over the source, the batch that isn't full at their very end dropped. None never ends.
         process_index: Which process this is.
         process_count: Number of processes, each with its own iterator.
-        num_threads: Threads that prepare batches, in each worker; 0 prepares them in the caller,
-            which is fastest for images as small as the digits.
+        num_threads: Threads that prepare batches, in each worker; 0, the fastest for tiny images, is the caller's own.
         num_workers: Worker processes; they are spawned, so the script needs an `if __name__ == "__main__"`.
         start_step: Number of batches to leave out at the start; none of them is read.
 
     Returns:
-        A grain `DatasetIterator` of `{"image": uint8 (b, h, w, c), "label": int32 (b,)}`, and what `Mix` in
-        `parity/data/mix.py` adds where the augmentation mixes images. `get_state()` is a small dictionary that goes
-        into JSON; `set_state()` takes it in any number of processes, workers and threads, and the
-        batches that follow are the same, bit for bit. `close()` ends its workers.
+        A grain `DatasetIterator` of `{"image": uint8 (b, h, w, c), "label": int32 (b,)}` and what `parity.data.mix`
+        adds. `get_state()` is a small dictionary for JSON; `set_state()` takes it in any number of processes,
+        workers and threads, and the batches that follow are the same, bit for bit. `close()` ends its workers.
 
     Raises:
-        ValueError: If batch_size doesn't divide by process_count or exceeds the source, each process would have an odd
-            number of images to mix, or a number is out of range.
+        ValueError: If batch_size doesn't go by process_count, or by pairs to mix, or a number is out of range.
     """
     _check_batching(batch_size, process_index, process_count, pairs=augmentation.mixes)
     _check_run(seed, num_epochs, num_threads, num_workers)
     if len(source) < batch_size:
         raise ValueError(f"batch_size: got {batch_size}, expected {len(source)} or fewer, the images of {source.name}")
-    grain = require("grain")
+    dataset = require("grain").MapDataset
     transform = _TrainTransform(image_size, preprocessing, augmentation)
     # The random transform comes before the split among processes: its randomness follows the global position.
-    examples = grain.MapDataset.source(source).seed(seed).shuffle().random_map(transform).repeat(num_epochs)
+    examples = dataset.source(source).seed(seed).shuffle().random_map(transform).repeat(num_epochs)
     shard = _ProcessShard(examples, batch_size, process_index, process_count)
-    batches = grain.MapDataset.source(shard).batch(batch_size // process_count, drop_remainder=True)
-    if augmentation.mixes:
-        batches = batches.map_with_index(Mix(augmentation, seed, image_size, batch_size, process_index, process_count))
+    batches = dataset.source(shard).batch(batch_size // process_count, drop_remainder=True)
+    mix = Mix(augmentation, seed, image_size, batch_size, process_index, process_count)
     return require("parity.data.iterator").TrainIterator(
-        batches,
+        batches.map_with_index(mix) if augmentation.mixes else batches,
         start_step=start_step,
         num_threads=num_threads,
         num_workers=num_workers,

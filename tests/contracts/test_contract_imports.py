@@ -65,11 +65,10 @@ def test_import_works_where_the_other_side_is_absent(statement):
 
 @pytest.mark.parametrize("statement", WITHOUT)
 def test_both_tests_can_fail(statement, tmp_path):
-    """The same statement with an import planted beside it, of stand-ins that any environment has."""
-    needs_framework(statement)
+    """An import in the statement's place, of stand-ins that any environment has, is found for each statement's list."""
     for package in WITHOUT[statement]:
         (tmp_path / f"{package}.py").write_text("")
-    planted = f"{statement}\nsys.path.insert(0, {str(tmp_path)!r})\nimport {WITHOUT[statement][0]}"
+    planted = f"sys.path.insert(0, {str(tmp_path)!r})\nimport {WITHOUT[statement][0]}"
     assert loaded_by(planted, WITHOUT[statement]) == [WITHOUT[statement][0]]
     result = run_without(planted, WITHOUT[statement])
     assert result.returncode != 0
