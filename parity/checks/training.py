@@ -6,6 +6,7 @@ remembers, and the averaged parameters.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -142,7 +143,7 @@ def _train(
     dtype = recipe.precision
     values: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in _CURVES}
     with exact_jax(DTYPES[dtype]):
-        flax, twin = _Flax(recipe, config, tensors), _Torch(recipe, config, tensors)
+        flax, twin = FlaxRun(recipe, config, tensors), TorchRun(recipe, config, tensors)
         if plant is not None:
             plant(twin.state)
         for step in range(1, recipe.steps + 1):
@@ -169,50 +170,60 @@ def _by_step(curve: Sequence[float]) -> dict[str, np.ndarray]:
     return {f"step {step}": np.asarray(value) for step, value in enumerate(curve, start=1)}
 
 
-class _Flax:
+class FlaxRun:
     """The run in Flax, on one device."""
 
     def __init__(self, recipe: Recipe, config: Config, tensors: Tensors):
-        mesh = vit_jax.sharding.make_mesh(data=1, devices=jax.devices()[:1])
-        self._mesh, self._key = mesh, vit_jax.random.key(recipe.seed)
-        with jax.set_mesh(mesh):
-            self._trainer = vit_jax.train_step.make_trainer(recipe, config, mesh)
-            state = self._trainer.init(self._key)
+        self._mesh = vit_jax.sharding.make_mesh(data=1, devices=jax.devices()[:1])
+        self._key = vit_jax.random.key(recipe.seed)
+        with jax.set_mesh(self._mesh):
+            self.trainer = vit_jax.train_step.make_trainer(recipe, config, self._mesh)
+        self.state = self._start(tensors)
+
+    def restarted(self, tensors: Tensors) -> FlaxRun:
+        """Another run of the same compiled step, from these parameters."""
+        other = copy.copy(self)
+        other.state = other._start(tensors)
+        return other
+
+    def _start(self, tensors: Tensors) -> Any:
+        with jax.set_mesh(self._mesh):
+            state = self.trainer.init(self._key)
             params = {
                 name: jax.device_put(
                     rule.from_canonical(np.asarray(tensors[name]), variable.shape).astype(state.params[name].dtype),
                     state.params[name].sharding,
                 )
-                for name, variable, rule, _ in vit_jax.state.named_leaves(self._trainer.model)
+                for name, variable, rule, _ in vit_jax.state.named_leaves(self.trainer.model)
             }
             # A copy, for one buffer can't be donated twice.
             ema = None if state.ema is None else jax.tree.map(jax.numpy.copy, params)
-        self.state = dataclasses.replace(state, params=params, ema=ema)
+        return dataclasses.replace(state, params=params, ema=ema)
 
     def step(self, batch: Batch) -> Mapping[str, Any]:
         """Makes a step; its metrics."""
         sharding = vit_jax.sharding.batch_sharding(self._mesh)
         with jax.set_mesh(self._mesh):
             placed = {name: jax.device_put(value, sharding) for name, value in batch.items()}
-            self.state, metrics = self._trainer.step(self.state, placed, self._key)
+            self.state, metrics = self.trainer.step(self.state, placed, self._key)
         return metrics
 
     def trees(self) -> Trees:
         """Parameters, moments and average in the canonical layout."""
-        rules = {name: rule for name, _, rule, _ in vit_jax.state.named_leaves(self._trainer.model)}
+        rules = {name: rule for name, _, rule, _ in vit_jax.state.named_leaves(self.trainer.model)}
         return {
             kind: {name: np.ascontiguousarray(rules[name].to_canonical(np.asarray(tree[name]))) for name in rules}
             for kind, tree in _kinds(self.state, vit_jax.optim.moments_of(self.state.opt_state))
         }
 
 
-class _Torch:
+class TorchRun:
     """The run in PyTorch, on the CPU."""
 
     def __init__(self, recipe: Recipe, config: Config, tensors: Tensors):
         self._key = vit_torch.random.key(recipe.seed)
-        self._trainer = vit_torch.train_step.make_trainer(recipe, config)
-        self.state = self._trainer.init(self._key)
+        self.trainer = vit_torch.train_step.make_trainer(recipe, config)
+        self.state = self.trainer.init(self._key)
         with torch.no_grad():
             for tree in (self.state.params, self.state.ema or {}):
                 for name, value in tree.items():
@@ -221,7 +232,7 @@ class _Torch:
     def step(self, batch: Batch) -> Mapping[str, Any]:
         """Makes a step; its metrics."""
         placed = {name: torch.from_numpy(value) for name, value in batch.items()}
-        self.state, metrics = self._trainer.step(self.state, placed, self._key)
+        self.state, metrics = self.trainer.step(self.state, placed, self._key)
         return metrics
 
     def trees(self) -> Trees:

@@ -134,10 +134,11 @@ def test_a_long_function_is_found():
     assert functions_longer_than("def f():\n" + "    x = 1\n" * 59, 60) == []
 
 
-def test_ci_runs_the_command_of_the_readme():
-    """`.ci/run` takes it from between these two lines."""
-    block = (ROOT / "README.md").read_text().split("\n<!-- tests -->\n")[1].split("\n```\n")[0]
-    commands = [line for line in block.splitlines() if line.startswith("python")]
+@pytest.mark.parametrize(("block", "end"), [("tests", ".venv/bin/pytest -q -n 2 --dist loadfile"), ("demo", " demo")])
+def test_ci_runs_the_commands_of_the_readme(block, end):
+    """`.ci/run` takes each from between these two lines."""
+    text = (ROOT / "README.md").read_text().split(f"\n<!-- {block} -->\n")[1].split("\n```\n")[0]
+    commands = [line for line in text.splitlines() if line.startswith("python")]
     assert len(commands) == 1
-    assert commands[0].endswith(".venv/bin/pytest -q -n 2 --dist loadfile")
-    assert "/^<!-- tests -->$/,/^```$/{/^python/p}" in (ROOT / ".ci" / "run").read_text()
+    assert commands[0].endswith(end)
+    assert f"run_from_readme {block};" in (ROOT / ".ci" / "run").read_text()

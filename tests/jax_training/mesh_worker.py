@@ -22,9 +22,7 @@ from vit_jax.train_step import make_trainer
 MESHES = {
     "1": (1, 1, 1, 1),
     "4 tensor": (4, 1, 1, 4),
-    "8 data": (8, 8, 1, 1),
     "8 fsdp": (8, 1, 8, 1),
-    "8 mixed": (8, 2, 4, 1),
     "8 all": (8, 2, 2, 2),
 }
 RECIPE = recipes.get(

@@ -30,7 +30,7 @@ def check_loss_curve(mesh: str, losses: list[float], one: list[float]) -> None:
 
 
 def check_what_is_split(results: dict) -> None:
-    assert results["1"]["split"] == results["8 data"]["split"] == []
+    assert results["1"]["split"] == []
     fsdp, tensor = set(results["8 fsdp"]["split"]), set(results["4 tensor"]["split"])
     block = {f"blocks.0.{name}.weight" for name in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")}
     assert block <= fsdp & tensor
@@ -40,7 +40,7 @@ def check_what_is_split(results: dict) -> None:
 
 
 def check_bytes_of_a_device(results: dict) -> None:
-    for mesh, share in {"8 fsdp": 8, "8 mixed": 4, "8 all": 4}.items():
+    for mesh, share in {"8 fsdp": 8, "8 all": 4}.items():
         for whole, part in zip(results["1"]["sizes"], results[mesh]["sizes"], strict=True):
             # Norms, positions and the like stay whole: 6 % of this tiny model.
             assert whole / share <= part < whole / share + 0.07 * whole, mesh

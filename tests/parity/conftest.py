@@ -6,9 +6,9 @@ import jax
 import pytest
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def quick_compile():
-    """XLA without most of its optimisations: for models so small that compiling takes longest, and float64."""
+    """XLA without most of its optimisations: for models so small that compiling takes longest."""
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)

@@ -25,7 +25,6 @@ SIZES = distinct_sizes(name for name in configs.names("vit_*") if configs.get(na
 LIMIT = GRADIENTS["float64"].limit
 
 
-@pytest.mark.usefixtures("quick_compile")
 @pytest.mark.parametrize("config", OPTIONS, ids=[names[0] for names in OPTIONS.values()])
 def test_every_set_of_options(config):
     report = check_gradients(config, dtypes=["float64"])
@@ -55,7 +54,7 @@ def test_real_widths(name):
 
 @pytest.mark.parametrize("name", ["vit_test_reg_scale", "vit_test_dinov3", "vit_test_scaling_differential"])
 def test_every_precision(name):
-    report = check_gradients(name)
+    report = check_gradients(name, depth=1)
     assert report.passed, report.failures
     assert [precision.dtype for precision in report.precisions] == list(DTYPES)
 
@@ -156,7 +155,6 @@ PLANTS = {
 }
 
 
-@pytest.mark.usefixtures("quick_compile")
 @pytest.mark.parametrize("plant", PLANTS)
 def test_a_wrong_backward_is_found_and_named(plant):
     apply, place, spreads = PLANTS[plant]
@@ -177,7 +175,6 @@ ZERO = configs.get("vit_test", qkv_fused=False, depth=2)
 K_BIAS = "blocks.1.attn.k_proj.bias"
 
 
-@pytest.mark.usefixtures("quick_compile")
 def test_a_gradient_of_zero_is_no_false_alarm():
     report = check_gradients(ZERO)
     assert report.passed, report.failures
@@ -188,7 +185,6 @@ def test_a_gradient_of_zero_is_no_false_alarm():
         assert found.relative_l2 <= GRADIENTS[dtype].limit
 
 
-@pytest.mark.usefixtures("quick_compile")
 @pytest.mark.parametrize("size", [1e-9, 1e-6, 1.0])
 def test_the_scale_of_a_bias_hides_no_wrong_gradient(size):
     """A gradient that should be zero and isn't, even if it is tiny beside its weight's."""

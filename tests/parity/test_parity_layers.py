@@ -38,7 +38,6 @@ def test_every_intermediate_agrees(name):
     assert set(blocks) == set(range(configs.get(name).depth))
 
 
-@pytest.mark.usefixtures("quick_compile")
 @pytest.mark.parametrize("plant", FIRST)
 def test_the_first_divergent_layer_is_named(plant):
     report = check_layers(MODEL, dtypes=["float64"], plant=PLANTS[plant].apply)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,9 +17,7 @@ MESHES = ["1x1x8", "1x2x4", "1x4x2", "1x8x1", "2x1x4", "2x2x2", "2x4x1", "4x1x2"
 
 @pytest.fixture(scope="module")
 def results() -> dict:
-    # Unoptimised code: there is much to compile and little to run.
-    env = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
-    done = subprocess.run([sys.executable, str(WORKER)], capture_output=True, text=True, env=env, check=False)
+    done = subprocess.run([sys.executable, str(WORKER)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -38,7 +35,6 @@ def test_every_mesh_was_run(results):
 @pytest.mark.parametrize("mesh", MESHES)
 def test_a_mesh_of_data_fsdp_and_tensor_equals_one_device(results, mesh):
     apart = results["apart"][mesh]
-    assert apart["start"] == 0
     assert is_same(apart), apart
 
 
