@@ -106,7 +106,7 @@ def read_training(path: Path, *, step: int | None = None) -> TrainingState:
     if wrong:
         raise CheckpointError(f"{found / STATE}: expected {number}, the step, of each counter\n  " + "\n  ".join(wrong))
 
-    def canonical(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def canonical(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
         return {name: np.ascontiguousarray(params.rules[name].to_canonical(value)) for name, value in arrays.items()}
 
     return TrainingState(

@@ -98,7 +98,7 @@ def _quick_gelu(model: Model) -> None:
 
 
 def _final_norm_eps(model: Model) -> None:
-    model.get_submodule("norm").eps = 1e-12
+    model.get_submodule("norm").eps = 1e-12  # type: ignore[assignment]
 
 
 def _heads_first(model: Model) -> None:
