@@ -3,7 +3,7 @@
     python benchmarks/precision.py [SECTION ...] [--images docs/images]
 
 Prints Markdown tables, and writes `precision_*.png`. Sections, all of them by default: depth, matmul, tpu, layers,
-optimizer, training. About five minutes on two cores, most of it training. `tpu` needs libtpu and no TPU.
+optimizer, training, seeds. About fifteen minutes on two cores, most of it seeds. `tpu` needs libtpu and no TPU.
 """
 
 from __future__ import annotations
@@ -282,6 +282,20 @@ def optimizer(images: Path) -> None:
         rows.append(row)
     header = ["step", "b1 = 0.9", "b2 = 0.999"]
     table("Adam's bias correction 1 - b ** step in float32, as optax takes it: relative error", header, rows)
+    rng, exact = np.random.default_rng(0), np.zeros(20_000)
+    forms = {"b1 * mean + (1 - b1) * gradient": exact.astype(np.float32)}
+    forms["mean + (1 - b1) * (gradient - mean)"] = exact.astype(np.float32)
+    keep, take = np.float32(0.9), np.float32(1 - 0.9)
+    for _ in range(300):
+        gradient = (1 + rng.standard_normal(exact.shape)).astype(np.float32)
+        exact = 0.9 * exact + (1 - 0.9) * gradient.astype(np.float64)
+        first, second = forms.values()
+        forms = dict(zip(forms, (keep * first + take * gradient, second + take * (gradient - second)), strict=True))
+    rows = [
+        (form, float((found - exact) @ exact / (exact @ exact)), distance(found, exact))
+        for form, found in forms.items()
+    ]
+    table("Adam's mean of gradients in float32, after 300 steps", ["form", "longer by", "relative L2"], rows)
     rows = []
     for v in (1e-4, 1e-8, 1e-12, 1e-16):
         rows.append((v, float(1 / (np.sqrt(v) + 1e-8)), float(1 / np.sqrt(v + 1e-8))))
@@ -327,6 +341,15 @@ def training(images: Path) -> None:
         table(f"Training in float32, differences after so many steps: {what}", ["step", *PAIRS], rows)
 
 
+def seeds(_: Path) -> None:
+    torch.set_num_threads(1)
+    rows = []
+    for seed in range(4):
+        times = ratios(measure_divergence(recipes.get("digits", steps=STEPS, seed=seed), every=10))
+        rows.append((seed, f"{times['loss']:.1f}", f"{times['parameters']:.1f}"))
+    table(f"Training in float32, {STEPS} steps: times the yardstick", ["seed", "loss", "parameters"], rows)
+
+
 def _mistakes() -> None:
     """How far each mistake in PyTorch's runs takes them, in units of the yardstick."""
 
@@ -358,7 +381,7 @@ def _mistakes() -> None:
     table(title, ["mistake", "loss", "parameters"], rows)
 
 
-SECTIONS = {section.__name__: section for section in (depth, matmul, tpu, layers, optimizer, training)}
+SECTIONS = {section.__name__: section for section in (depth, matmul, tpu, layers, optimizer, training, seeds)}
 
 
 def main() -> None:

@@ -213,7 +213,7 @@ FORMULA_FLOAT32 = Tolerance(
 # their rows in another order: mean difference of the losses, and distance of the parameters.
 DIVERGENCE = Tolerance(
     limit=3.0,
-    measured=1.43,
+    measured=1.8,
     reason="two chaotic runs are compared with two others; one LayerNorm epsilon of 1e-5 for 1e-6 is 8 in the losses",
 )
 

@@ -10,6 +10,8 @@ import importlib.util
 import os
 from pathlib import Path
 
+import pytest
+
 # Before anything imports jax: an installed libtpu makes it look for a TPU, and several workers compile for one at once.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
@@ -46,6 +48,21 @@ def directories() -> list[str]:
 
 
 collect_ignore = [directory for directory in directories() if missing(directory)]
+
+
+# Directories of few tests that take long: first, so that no worker of pytest-xdist is left with one at the end.
+LONG = ("demo", "jax_training", "parity_training", "tpu")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keeps files in the order of the collection; pytest-xdist would begin with those of the most tests."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the long directories first."""
+    items.sort(key=lambda item: item.path.parent.name not in LONG)
 
 
 def pytest_report_header() -> list[str]:

@@ -1,6 +1,6 @@
-"""Writes docs/parity.md: forward parity of every registered model.
+"""Writes docs/parity.md: parity of every registered model's outputs and gradients, and of training.
 
-Run `python -m parity.checks.table`; it takes about a quarter of an hour on two cores.
+Run `python -m parity.checks.table`; it takes about half an hour on two cores.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from pathlib import Path
 from rich.console import Console
 
 from .. import checkpoints, configs
-from ..tolerances import FORWARD, USUAL_ELSEWHERE
+from ..tolerances import FORWARD, GRADIENTS, TRAINING_LOSS, TRAINING_STATE, USUAL_ELSEWHERE, Tolerance
 from .forward import check_forward
+from .gradients import check_gradients
 from .plant import MODEL, PLANTS
 from .reduced import GRID, distinct_options
-from .report import CheckReport
+from .report import CheckReport, PrecisionReport
 from .target import fits, required_bytes
+from .training import check_training
 from .twins import DTYPES
 
 COMMAND = "python -m parity.checks.table"
@@ -35,20 +37,22 @@ FULL_SIZE = (
     "eva02_small_patch14_224",
     "beit_base_patch16_224",
 )
+TRAINED = ("vit_digits", "vit_test_reg_scale", "vit_test_dinov3")
 DEPTH = 2
 
 Log = Callable[[str], None]
 
 _HEAD = f"""\
-# Forward parity
+# Parity
 
 Written by `{COMMAND}`; don't edit. {{date}}; {{versions}}; CPU.
 
 Both frameworks get the same random parameters, with no tensor left at 0 or 1, and the same random images. Figures are
-the relative L2 distance ||Flax - PyTorch|| / ||PyTorch||: of the logits (of pooled features, where a model has no
-classes), and of the worst place among the patch embedding, the output of every block, `forward_features` and the
-logits. float32 and bfloat16 take the float64 parameters cast down. `vit-parity check NAME` shows one model place by
-place.
+the relative L2 distance ||Flax - PyTorch|| / ||PyTorch||. "Outputs" is the worst place among the patch embedding, the
+output of every block, `forward_features` and the logits (pooled features, where a model has no classes); "gradients"
+the worst among the gradients of every parameter and of the images, of features and logits times fixed random numbers.
+float32 and bfloat16 take the float64 parameters cast down. `vit-parity check NAME --level gradients` shows one model
+place by place; what "relative" means for a gradient that is zero is said in `parity/checks/gradients.py`.
 """
 
 _REDUCED = f"""\
@@ -56,6 +60,14 @@ _REDUCED = f"""\
 
 One small width, {DEPTH} blocks, one image of {GRID[0]} x {GRID[1]} patches: registered models are square, which would
 hide exchanged rows and columns. Models that are equal once so reduced share a row.
+"""
+
+_TRAINING = """\
+## Training
+
+100 steps of AdamW on scikit-learn's digits with everything that is random: augmentation, mixup, cutmix, drop path; with
+label smoothing, clipping and an average of the parameters. Relative differences of the losses (the worst step) and,
+after the last step, of the worst parameter, moment and averaged parameter: `vit-parity check NAME --level training`.
 """
 
 _PLANTED = f"""\
@@ -77,26 +89,29 @@ def parity_page(log: Log) -> tuple[str, bool]:
     small = {_label(names): config for config, names in groups.items() if fits(config, 1)}
     full = [_check(f"`{name}`", name, 2, log) for name in FULL_SIZE]
     reduced = [_check(label, config, 1, log) for label, config in small.items()]
+    trained = {name: check_training(name) for name in TRAINED}
     planted = {name: check_forward(MODEL, plant=plant.apply) for name, plant in PLANTS.items()}
     sections = [
         _head(),
         _tolerances(),
         "## Full size\n\nTwo images.\n",
-        _forward_rows(full),
+        _rows(full),
         _REDUCED,
-        _forward_rows(reduced),
+        _rows(reduced),
         *_skipped(skipped),
+        _TRAINING,
+        _trained_rows(trained),
         _PLANTED,
         _planted_rows(planted),
     ]
     noticed = all(not report["float64"].passed for report in planted.values())
-    passed = all(report.passed for _, report in full + reduced)
+    passed = all(report.passed for report in (*trained.values(), *(report for _, report in full + reduced)))
     return "\n".join(sections), passed and noticed and not skipped
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the page; returns 0 only if all passed."""
-    parser = argparse.ArgumentParser(prog=COMMAND, description="Write the forward parity of every registered model.")
+    parser = argparse.ArgumentParser(prog=COMMAND, description="Write the parity of every registered model.")
     parser.add_argument("--output", type=Path, default=Path("docs/parity.md"), help="the file to write")
     output = parser.parse_args(arguments).output
     console = Console()
@@ -114,8 +129,8 @@ def _label(names: Sequence[str]) -> str:
 
 
 def _check(label: str, model: str | configs.Config, batch_size: int, log: Log) -> tuple[str, CheckReport]:
-    report = check_forward(model, batch_size=batch_size)
-    worst = ", ".join(f"{one.dtype} {one['outputs'].worst.relative_l2:.1e}" for one in report.precisions)
+    report = check_gradients(model, batch_size=batch_size)
+    worst = ", ".join(f"{one.dtype} {' '.join(_worst(one))}" for one in report.precisions)
     log(f"{'passed' if report.passed else 'FAILED'} {label}: {worst}")
     return label, report
 
@@ -126,22 +141,55 @@ def _head() -> str:
     return _HEAD.format(date=datetime.date.today().isoformat(), versions=", ".join(versions))
 
 
+def _worst(precision: PrecisionReport) -> list[str]:
+    """The largest differences of the outputs and of the gradients."""
+    return [f"{precision[part].worst.relative_l2:.1e}" for part in ("outputs", "gradients")]
+
+
 def _tolerances() -> str:
-    rows = [(dtype, f"{t.limit:.0e}", f"{t.measured:.1e}", t.reason) for dtype, t in FORWARD.items()]
-    return "## Tolerances\n\n" + _table(("precision", "limit", "largest when chosen", "why"), rows)
+    levels: dict[str, dict[str, Tolerance]] = {
+        "outputs": FORWARD,
+        "gradients": GRADIENTS,
+        "losses of training": TRAINING_LOSS,
+        "state after training": TRAINING_STATE,
+    }
+    rows = [
+        (level, dtype, f"{tolerance.limit:.0e}", f"{tolerance.measured:.1e}", tolerance.reason)
+        for level, tolerances in levels.items()
+        for dtype, tolerance in tolerances.items()
+    ]
+    return "## Tolerances\n\n" + _table(("of", "precision", "limit", "largest when chosen", "why"), rows)
 
 
-def _forward_rows(reports: Sequence[tuple[str, CheckReport]]) -> str:
-    columns = [f"{dtype} {what}" for dtype in DTYPES for what in ("logits", "worst")]
+def _rows(reports: Sequence[tuple[str, CheckReport]]) -> str:
+    columns = [f"{dtype} {what}" for dtype in DTYPES for what in ("outputs", "gradients")]
     rows = []
     for label, report in reports:
         parameters = f"{checkpoints.parameter_count(report.config) / 1e6:.1f} M"
-        places = ((p["outputs"].at("logits"), p["outputs"].worst) for p in report.precisions)
-        figures = [f"{difference.relative_l2:.1e}" for pair in places for difference in pair]
+        figures = [figure for precision in report.precisions for figure in _worst(precision)]
         rows.append((label, parameters, *figures, "yes" if report.passed else "**no**"))
-    worst = [f"**{max(report[dtype]['outputs'].worst.relative_l2 for _, report in reports):.1e}**" for dtype in DTYPES]
-    rows.append(("**worst**", "", *(cell for figure in worst for cell in ("", figure)), ""))
+    worst = [
+        f"**{max(report[dtype][part].worst.relative_l2 for _, report in reports):.1e}**"
+        for dtype in DTYPES
+        for part in ("outputs", "gradients")
+    ]
+    rows.append(("**worst**", "", *worst, ""))
     return _table(("model", "parameters", *columns, "passed"), rows)
+
+
+def _trained_rows(reports: dict[str, CheckReport]) -> str:
+    parts = ("loss", "parameters", "mu", "nu", "ema")
+    rows = [
+        (
+            f"`{name}`",
+            precision.dtype,
+            *(f"{precision[part].worst.relative_l2:.1e}" for part in parts),
+            "yes" if precision.passed else "**no**",
+        )
+        for name, report in reports.items()
+        for precision in report.precisions
+    ]
+    return _table(("model", "precision", *parts, "passed"), rows)
 
 
 def _skipped(names: Sequence[str]) -> list[str]:

@@ -21,7 +21,7 @@ from parity.configs import Execution
 from parity.tolerances import FINITE_DIFFERENCE, GRADIENTS
 
 OPTIONS = distinct_options(configs.names(), 1)
-SIZES = distinct_sizes(name for name in configs.names("vit_*") if configs.get(name).embed_dim <= 400)
+SIZES = distinct_sizes(name for name in configs.names("vit_*") if configs.get(name).embed_dim <= 200)
 LIMIT = GRADIENTS["float64"].limit
 
 
