@@ -87,14 +87,14 @@ def parity_page(log: Log) -> tuple[str, bool]:
     groups = distinct_options(configs.names(), DEPTH)
     skipped = [name for config, names in groups.items() if not fits(config, 1) for name in names]
     small = {_label(names): config for config, names in groups.items() if fits(config, 1)}
-    full = [_check(f"`{name}`", name, 2, log) for name in FULL_SIZE]
-    reduced = [_check(label, config, 1, log) for label, config in small.items()]
+    full = [_logged(f"`{name}`", check_forward(name), log) for name in FULL_SIZE]
+    reduced = [_logged(label, check_gradients(config, batch_size=1), log) for label, config in small.items()]
     trained = {name: check_training(name) for name in TRAINED}
     planted = {name: check_forward(MODEL, plant=plant.apply) for name, plant in PLANTS.items()}
     sections = [
         _head(),
         _tolerances(),
-        "## Full size\n\nTwo images.\n",
+        "## Full size\n\nOutputs, of two images.\n",
         _rows(full),
         _REDUCED,
         _rows(reduced),
@@ -128,8 +128,7 @@ def _label(names: Sequence[str]) -> str:
     return f"`{names[0]}`{more}"
 
 
-def _check(label: str, model: str | configs.Config, batch_size: int, log: Log) -> tuple[str, CheckReport]:
-    report = check_gradients(model, batch_size=batch_size)
+def _logged(label: str, report: CheckReport, log: Log) -> tuple[str, CheckReport]:
     worst = ", ".join(f"{one.dtype} {' '.join(_worst(one))}" for one in report.precisions)
     log(f"{'passed' if report.passed else 'FAILED'} {label}: {worst}")
     return label, report
@@ -142,8 +141,8 @@ def _head() -> str:
 
 
 def _worst(precision: PrecisionReport) -> list[str]:
-    """The largest differences of the outputs and of the gradients."""
-    return [f"{precision[part].worst.relative_l2:.1e}" for part in ("outputs", "gradients")]
+    """The largest difference of each part: of the outputs and, where they were taken, of the gradients."""
+    return [f"{part.worst.relative_l2:.1e}" for part in precision.parts]
 
 
 def _tolerances() -> str:
@@ -162,7 +161,8 @@ def _tolerances() -> str:
 
 
 def _rows(reports: Sequence[tuple[str, CheckReport]]) -> str:
-    columns = [f"{dtype} {what}" for dtype in DTYPES for what in ("outputs", "gradients")]
+    parts = [part.name for part in reports[0][1].precisions[0].parts]
+    columns = [f"{dtype} {part}" for dtype in DTYPES for part in parts]
     rows = []
     for label, report in reports:
         parameters = f"{checkpoints.parameter_count(report.config) / 1e6:.1f} M"
@@ -171,7 +171,7 @@ def _rows(reports: Sequence[tuple[str, CheckReport]]) -> str:
     worst = [
         f"**{max(report[dtype][part].worst.relative_l2 for _, report in reports):.1e}**"
         for dtype in DTYPES
-        for part in ("outputs", "gradients")
+        for part in parts
     ]
     rows.append(("**worst**", "", *worst, ""))
     return _table(("model", "parameters", *columns, "passed"), rows)

@@ -99,9 +99,11 @@ def checkpoint(path: Path, step: int | None = None) -> Path:
         step: After which it was taken; the latest by default.
 
     Raises:
-        CheckpointError: There is no such checkpoint; gives the steps that there are.
+        CheckpointError: There is no run, or no such checkpoint; gives the steps that there are.
     """
     found = steps(path)
+    if not (path / RECIPE).is_file():
+        raise CheckpointError(f"{path}: got no training run, expected {RECIPE} and {CHECKPOINTS}/ there")
     if not found or (step is not None and step not in found):
         got = "the latest" if step is None else step
         raise CheckpointError(f"{path / CHECKPOINTS}: step: got {got}, expected one of {found}")

@@ -147,7 +147,10 @@ def test_where_to(runs, tmp_path):
         convert_training(runs / "torch", runs / "flax", to="flax")
     with pytest.raises(CheckpointError, match=r"step: got 9, expected one of \[3\]"):
         convert_training(runs / "torch", tmp_path / "new", to="flax", step=9)
+    with pytest.raises(CheckpointError, match=r"got no training run, expected recipe\.json and checkpoints/ there"):
+        convert_training(tmp_path, tmp_path / "new", to="flax")
     (tmp_path / "empty" / "checkpoints" / "5").mkdir(parents=True)
+    shutil.copy(runs / "flax" / "recipe.json", tmp_path / "empty")
     with pytest.raises(CheckpointError, match=r"expected Orbax's state/ or PyTorch's state\.pt there"):
         read_training(tmp_path / "empty")
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
