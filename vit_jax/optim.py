@@ -9,14 +9,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from parity.recipes import Optimizer, decays, learning_rate_scale
+from parity.recipes import MOMENTS, Optimizer, decays, learning_rate_scale
 
 from .functional import Params
 from .models import Model
 from .state import canonical_shapes
-
-# The fields of optax's states that hold moments, by the optimiser's name in a recipe.
-MOMENTS = {"adamw": ("mu", "nu"), "sgd": ("trace",)}
 
 
 def make_optimizer(optimizer: Optimizer, model: Model, *, steps: int) -> optax.GradientTransformation:

@@ -31,6 +31,7 @@ from parity.runs.directory import (
 
 from . import random
 from .optim import MOMENTS, learning_rate, set_learning_rate, with_moments
+from .parallel import processes
 from .state import from_numpy, to_numpy
 from .train_step import TrainState, make_trainer
 
@@ -52,11 +53,11 @@ class RunDirectory:
 
     def __init__(self, path: Path, recipe: Recipe, *, resume: bool):
         check(path, recipe, resume=resume, framework="torch")
-        parallel = torch.distributed.is_available() and torch.distributed.is_initialized()
-        if parallel:  # what the first process writes would be another's find
+        rank, world = processes()
+        if world > 1:  # what the first process writes would be another's find
             torch.distributed.barrier()
         self._path = path
-        self._is_first = not parallel or torch.distributed.get_rank() == 0
+        self._is_first = rank == 0
         if self._is_first:
             claim(path, recipe)
             (path / CHECKPOINTS).mkdir(exist_ok=True)

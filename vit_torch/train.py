@@ -27,6 +27,7 @@ from . import random
 from .checkpoint import save
 from .evaluate import Evaluation, evaluate
 from .models import Model, create_model
+from .parallel import processes
 from .run_directory import RunDirectory
 from .train_step import Metrics, Params, Trainer, TrainState, make_trainer
 
@@ -85,7 +86,7 @@ def train(
     """
     started = time.perf_counter()
     directory = Path(directory)
-    rank, world = _processes()
+    rank, world = processes()
     if recipe.batch_size // recipe.accumulate % world:
         expected = f"a multiple of {recipe.accumulate * world}, accumulate times the number of processes"
         raise ValueError(f"batch_size: got {recipe.batch_size}, expected {expected}")
@@ -182,7 +183,7 @@ def _reporter(recipe: Recipe, directory: Path, *, first: int, console: Console |
         batch_size=recipe.batch_size,
         log_every=recipe.log_every,
         console=console,
-        main=_processes()[0] == 0,
+        main=processes()[0] == 0,
         wait=lambda metrics: metrics["loss"].item(),
     )
 
@@ -201,12 +202,12 @@ def _kinds(state: TrainState) -> list[Params]:
 
 def _evaluation(trainer: Trainer, params: Params, recipe: Recipe, inputs: Inputs) -> Evaluation:
     params = {name: value.detach().to(getattr(torch, recipe.precision)) for name, value in params.items()}
-    return evaluate(_bind(trainer, params), inputs.test_batches(), parallel=_processes()[1] > 1)
+    return evaluate(_bind(trainer, params), inputs.test_batches(), parallel=processes()[1] > 1)
 
 
 def _save_model(trainer: Trainer, params: Params, path: Path, *, name: str) -> None:
     """The first process writes the parameters."""
-    if _processes()[0] == 0:
+    if processes()[0] == 0:
         save(_bind(trainer, params), path, name=name)
 
 
@@ -215,10 +216,3 @@ def _bind(trainer: Trainer, params: Params) -> Model:
     model = create_model(trainer.model.config, device="meta", execution=trainer.model.execution)
     model.load_state_dict(dict(params), assign=True)
     return model
-
-
-def _processes() -> tuple[int, int]:
-    """This process's number, and the number of processes."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return 0, 1
-    return torch.distributed.get_rank(), torch.distributed.get_world_size()

@@ -24,6 +24,7 @@ from .losses import cross_entropy
 from .mix import mix_images, mix_targets
 from .models import Model, create_model
 from .optim import learning_rate, make_optimizer, set_learning_rate
+from .parallel import processes
 from .preprocessing import normalize
 
 Params = Mapping[str, Tensor]
@@ -101,7 +102,7 @@ def make_train_step(model: Model, recipe: Recipe) -> TrainStep:
         # A resumed run draws the same masks, because the step alone decides them.
         key = random.fold_in(key, state.step)
         if not parallel:
-            parallel.append(DistributedDataParallel(loss) if torch.distributed.is_initialized() else loss)
+            parallel.append(DistributedDataParallel(loss) if processes()[1] > 1 else loss)
         value, accuracy = _gradients(parallel[0], recipe, state.params, _inputs(model, recipe, batch), key)
         grad_norm = _clip(state.params, recipe.optimizer.clip_norm)
         rate = learning_rate(state.step, recipe.optimizer, steps=recipe.steps)
@@ -158,7 +159,7 @@ def _gradients(
     totals = torch.zeros(2, dtype=torch.float64, device=inputs[0].device)
     for parameter in params.values():
         # What the loss doesn't depend on has gradient zero, as in JAX: moments and decay go on.
-        parameter.grad = torch.zeros_like(parameter)
+        parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.zero_()
     for part, part_key in enumerate(keys):
         # Part i is rows i, i + parts, ..., of each process, which then has its part of the masks.
         rows = tuple(x[part::parts] for x in inputs)
@@ -167,16 +168,15 @@ def _gradients(
             value, accuracy = loss(rows, _own_rows(part_key, len(rows[0])))
             (value / parts).backward()
         totals += torch.stack([value.detach().double(), accuracy.double()]) / parts
-    if torch.distributed.is_initialized():
+    if (world := processes()[1]) > 1:
         torch.distributed.all_reduce(totals)
-        totals /= torch.distributed.get_world_size()
+        totals /= world
     return totals[0], totals[1]
 
 
 def _own_rows(key: random.Key, rows: int) -> random.Key:
     """The key of this process's rows of the whole batch's masks."""
-    rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-    return random.Threefry(key.words, rank * rows) if isinstance(key, random.Threefry) else key
+    return random.Threefry(key.words, processes()[0] * rows) if isinstance(key, random.Threefry) else key
 
 
 def _clip(params: Params, greatest: float | None) -> Tensor:

@@ -10,12 +10,13 @@ from ..configs import close_match
 from ..configs.registry import replace
 from . import digits, imagenet_seed
 from .recipe import Data, MeshShape, Optimizer, Recipe, differences, from_dict, to_dict
-from .rules import decays, learning_rate, learning_rate_scale
+from .rules import MOMENTS, decays, learning_rate, learning_rate_scale
 
 _MODULES = {"digits": digits, "imagenet_seed": imagenet_seed}
 RECIPES: dict[str, Recipe] = {name: module.RECIPE for name, module in _MODULES.items()}
 
 __all__ = [
+    "MOMENTS",
     "RECIPES",
     "Data",
     "MeshShape",

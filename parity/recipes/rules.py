@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from .recipe import Optimizer
 
+# What each optimiser remembers of a tensor, in optax's words.
+MOMENTS: dict[str, tuple[str, ...]] = {"adamw": ("mu", "nu"), "sgd": ("trace",)}
 # What comes after the blocks, by the first part of its name; anything else outside of the blocks comes before them.
 _AFTER_BLOCKS = ("norm", "fc_norm", "attn_pool", "pre_logits", "head", "head_dist")
 

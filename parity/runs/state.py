@@ -19,12 +19,9 @@ import numpy as np
 
 from ..checkpoints import CheckpointError, account, parameter_shapes, shapes_of
 from ..configs import Config, close_match
-from ..recipes import Recipe
+from ..recipes import MOMENTS, Recipe
 from . import directory as directories
 from .directory import FRAMEWORKS, NAMES, Framework
-
-# The moments of each optimiser.
-MOMENTS: dict[str, tuple[str, ...]] = {"adamw": ("mu", "nu"), "sgd": ("trace",)}
 
 Arrays = Mapping[str, np.ndarray]
 
