@@ -34,7 +34,7 @@ def load(
     """The model of a checkpoint.
 
     Args:
-        path: A native checkpoint, a foreign one, or `hf-hub:owner/name` (`parity.checkpoints.hub`).
+        path: A native checkpoint, a foreign one, or `hf-hub:owner/name` (`parity.checkpoints.formats.hub`).
         mesh: Where the parameters go, split by the rules of `vit_jax.sharding`; None for the default device.
         dtype: Of the parameters; None for that of the file.
         image_size: Another input size; positions are resized.

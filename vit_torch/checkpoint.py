@@ -28,7 +28,7 @@ def load(
     """The model of a checkpoint, in evaluation mode.
 
     Args:
-        path: A native checkpoint, a foreign one, or `hf-hub:owner/name` (`parity.checkpoints.hub`).
+        path: A native checkpoint, a foreign one, or `hf-hub:owner/name` (`parity.checkpoints.formats.hub`).
         device: Where the parameters go.
         dtype: Of the parameters; None for that of the file.
         image_size: Another input size; positions are resized.

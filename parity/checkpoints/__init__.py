@@ -2,10 +2,11 @@
 
 from .accounting import CheckpointError, account, expect_floats
 from .adapt import adapt
-from .formats import FORMATS, convert, open_checkpoint
-from .native import Checkpoint, read, write
+from .checkpoint import Checkpoint
+from .containers.tensors import Tensors, dtypes_of, open_tensors, shapes_of, slice_of, write_tensors
+from .formats.native import read, write
+from .formats.registry import FORMATS, convert, open_checkpoint
 from .shapes import parameter_count, parameter_shapes
-from .tensors import Tensors, dtypes_of, open_tensors, shapes_of, slice_of, write_tensors
 
 __all__ = [
     "FORMATS",

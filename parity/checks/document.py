@@ -64,7 +64,7 @@ def write_summary(document: Report, reports: Sequence[CheckReport]) -> None:
 
 def write_part(document: Report, report: CheckReport, part: str) -> None:
     """A picture and a table of one part of a level."""
-    from . import figures  # needs matplotlib, which checks without a report do without
+    from . import figures
 
     name = f"{report.level}_{part}"
     document.figure(name, figures.by_place(report, part), f"{part}: relative difference by place and precision")
@@ -73,7 +73,7 @@ def write_part(document: Report, report: CheckReport, part: str) -> None:
 
 
 def _write_level(document: Report, report: CheckReport) -> None:
-    from . import figures  # needs matplotlib, which checks without a report do without
+    from . import figures
 
     config = report.config
     settings = "".join(f", {name} {value}" for name, value in report.settings.items())

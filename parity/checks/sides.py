@@ -25,8 +25,9 @@ from vit_jax.models import MODELS as FLAX_MODELS
 from vit_torch.models import MODELS as TORCH_MODELS
 
 from .. import checkpoints, configs
-from ..checkpoints import adapt, hub
-from ..checkpoints.timm import our_name
+from ..checkpoints import adapt
+from ..checkpoints.formats import hub
+from ..checkpoints.formats.timm import our_name
 from ..configs import Config, Execution
 from .capture import OUTPUT, Captured, capture_flax, capture_torch, first_array
 from .parameters import random_parameters

@@ -16,7 +16,7 @@ import vit_torch
 import vit_torch.state
 
 from .. import checkpoints, configs
-from ..checkpoints import hub
+from ..checkpoints.formats import hub
 from ..compare import not_identical
 from ..configs import Config
 from .parameters import random_images, random_parameters

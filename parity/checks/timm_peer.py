@@ -21,7 +21,7 @@ from timm.layers import pos_embed_sincos
 import vit_torch.state
 
 from .. import configs
-from ..checkpoints import timm as timm_format
+from ..checkpoints.formats import timm as timm_format
 from ..configs import Config
 
 Arrays = Mapping[str, np.ndarray]

@@ -54,7 +54,7 @@ def info(
     from rich.table import Table
 
     from ..checkpoints import account, dtypes_of, open_checkpoint, parameter_count, parameter_shapes, shapes_of
-    from ..checkpoints.numerics import FIELDS, sources_of, with_numerics
+    from ..checkpoints.formats.numerics import FIELDS, sources_of, with_numerics
 
     table = Table("field", "value", box=None, header_style="bold")
     ignored: dict[str, str] = {}

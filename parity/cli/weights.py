@@ -8,16 +8,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from .common import (
-    Format,
-    Framework,
-    From,
-    NumericsSource,
-    check_classes,
-    escaped,
-    print_rich,
-    use_present_platform,
-)
+from .common import Format, Framework, From, NumericsSource, check_classes, escaped, print_rich, use_present_platform
 
 Training = Literal["torch-training", "flax-training"]
 TRAINING: dict[str, Framework] = {"torch-training": "torch", "flax-training": "flax"}

@@ -88,7 +88,7 @@ def read_training(path: str | Path, *, step: int | None = None) -> TrainingState
         CheckpointError: No run, no such checkpoint, one whose tensors aren't those of the recipe, or the framework
             isn't installed.
     """
-    from .metrics import read_metrics  # here, for it loads the terminal and TensorBoard
+    from .metrics import read_metrics
 
     path = Path(path)
     checkpoint = directories.checkpoint(path, step)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from parity.checkpoints import CheckpointError, account, expect_floats, open_tensors, write_tensors
-from parity.checkpoints.safetensors_file import INDEX, WEIGHTS
+from parity.checkpoints.containers.safetensors_file import INDEX, WEIGHTS
 
 
 def refused(path) -> str:

@@ -11,7 +11,7 @@ import pytest
 import safetensors.numpy
 
 from parity.checkpoints import CheckpointError, Tensors, dtypes_of, open_tensors, shapes_of, slice_of, write_tensors
-from parity.checkpoints.safetensors_file import DTYPES
+from parity.checkpoints.containers.safetensors_file import DTYPES
 from parity.compare import not_identical
 
 TORCH_FILES = ("weights.pt", "weights_legacy.pt", "training.pt", "training_legacy.pt")
@@ -67,7 +67,7 @@ def test_asking_for_names_shapes_and_types_reads_no_tensor(opened, monkeypatch):
     def fail(*_):
         raise AssertionError
 
-    monkeypatch.setattr("parity.checkpoints.stored.StoredArray.read", fail)
+    monkeypatch.setattr("parity.checkpoints.containers.stored.StoredArray.read", fail)
     assert "head.bias" in opened
     assert "nothing" not in opened
     assert shapes_of(opened).keys() == dtypes_of(opened).keys() == set(opened)

@@ -16,7 +16,7 @@ import pytest
 import safetensors.numpy
 
 from parity.checkpoints import CheckpointError, Tensors, open_tensors, write_tensors
-from parity.checkpoints.files import write_directory
+from parity.checkpoints.containers.files import write_directory
 from parity.compare import not_identical
 
 
@@ -115,7 +115,7 @@ from pathlib import Path
 import numpy as np
 sys.path.insert(0, {tests!r})
 from test_containers_writing import Made
-from parity.checkpoints.files import write_directory
+from parity.checkpoints.containers.files import write_directory
 
 class Hanging(Made):
     def __getitem__(self, name):

@@ -93,7 +93,7 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
 # What a module may import all the same inside of a function, and why.
 EXCEPTIONS: dict[str, tuple[str, ...]] = {
     # A run is above the checkpoints, and Orbax holds the state of Flax's training.
-    "parity.checkpoints.run": ("parity.runs", "vit_jax.run_directory"),
+    "parity.checkpoints.formats.run": ("parity.runs", "vit_jax.run_directory"),
 }
 # The commands and what they are made of: these load a framework, and checks, inside of a function only.
 LAZY = (*FRAMEWORKS, "vit_jax", "vit_torch", "parity.checks")
@@ -163,12 +163,12 @@ def test_imports_follow_the_arrows():
     [
         ("parity.configs.vit", "import jax"),
         ("parity.configs.vit", "def f():\n    from ..checkpoints import read"),
-        ("parity.checkpoints.native", "from vit_torch import load"),
-        ("parity.checkpoints.run", "from vit_jax.run_directory import read_run"),
-        ("parity.checkpoints.native", "def f():\n    from vit_jax.run_directory import read_run"),
+        ("parity.checkpoints.formats.native", "from vit_torch import load"),
+        ("parity.checkpoints.formats.run", "from vit_jax.run_directory import read_run"),
+        ("parity.checkpoints.formats.native", "def f():\n    from vit_jax.run_directory import read_run"),
         ("parity.data.loader", "import torch.utils.data"),
         ("parity.recipes.digits", "from parity.cli import main"),
-        ("parity.checkpoints.run", "from ..runs import directory"),
+        ("parity.checkpoints.formats.run", "from ...runs import directory"),
         ("parity.runs.state", "from vit_jax import run_directory"),
         ("vit_jax.state", "import torch"),
         ("vit_jax.layers.mlp", "from parity import checks"),
@@ -188,8 +188,8 @@ def test_the_arrows_can_be_violated(module, source):
         ("parity.configs.registry", "from .vit import VitConfig"),
         ("parity.cli", "def run():\n    import vit_jax\n    from . import checks"),
         ("parity.checks.forward", "import jax, torch, vit_jax, vit_torch"),
-        ("parity.checkpoints.run", "def f():\n    from vit_jax.run_directory import read_run"),
-        ("parity.checkpoints.run", "def f():\n    from ..runs import directory"),
+        ("parity.checkpoints.formats.run", "def f():\n    from vit_jax.run_directory import read_run"),
+        ("parity.checkpoints.formats.run", "def f():\n    from ...runs import directory"),
         ("parity.runs.state", "def f():\n    from vit_jax import run_directory"),
         ("vit_jax.state", "from parity.checkpoints import account\nfrom .models import Model"),
         ("parity.report", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .checks import CheckReport"),

@@ -11,9 +11,10 @@ import pytest
 from format_checks import parameters, round_trip, small, without
 
 from parity import configs
-from parity.checkpoints import CheckpointError, google, open_checkpoint, parameter_shapes
-from parity.checkpoints.tensors import open_tensors
-from parity.checkpoints.translate import Theirs, pair_up
+from parity.checkpoints import CheckpointError, open_checkpoint, parameter_shapes
+from parity.checkpoints.containers.tensors import open_tensors
+from parity.checkpoints.formats import google
+from parity.checkpoints.formats.translate import Theirs, pair_up
 from parity.compare import not_identical
 from parity.configs import Config
 

@@ -13,10 +13,11 @@ from format_checks import parameters, small
 from safetensors.numpy import load_file, save_file
 
 from parity import configs
-from parity.checkpoints import CheckpointError, convert, huggingface, open_checkpoint, parameter_shapes
-from parity.checkpoints.huggingface.architecture import Architecture
-from parity.checkpoints.huggingface.registry import ARCHITECTURES, architecture_of, choose, essence
-from parity.checkpoints.translate import pair_up, their_shapes
+from parity.checkpoints import CheckpointError, convert, open_checkpoint, parameter_shapes
+from parity.checkpoints.formats import huggingface
+from parity.checkpoints.formats.huggingface.architecture import Architecture
+from parity.checkpoints.formats.huggingface.registry import ARCHITECTURES, architecture_of, choose, essence
+from parity.checkpoints.formats.translate import pair_up, their_shapes
 from parity.checks.parameters import random_parameters
 from parity.compare import not_identical
 from parity.configs import Rope

@@ -11,7 +11,8 @@ from format_checks import parameters, round_trip, small, without
 from safetensors.numpy import load_file, save_file
 
 from parity import configs
-from parity.checkpoints import CheckpointError, meta, open_checkpoint
+from parity.checkpoints import CheckpointError, open_checkpoint
+from parity.checkpoints.formats import meta
 from parity.compare import not_identical
 from parity.configs import Config, Preprocessing
 

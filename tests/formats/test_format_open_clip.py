@@ -10,8 +10,9 @@ from format_checks import parameters, round_trip, small, without
 from safetensors.numpy import load_file, save_file
 
 from parity import configs
-from parity.checkpoints import CheckpointError, open_checkpoint, open_clip
-from parity.checkpoints.open_clip_config import understood
+from parity.checkpoints import CheckpointError, open_checkpoint
+from parity.checkpoints.formats import open_clip
+from parity.checkpoints.formats.open_clip_config import understood
 from parity.compare import not_identical
 from parity.configs import Config, Preprocessing
 

@@ -10,7 +10,8 @@ from format_checks import parameters, round_trip, small, without
 from safetensors.numpy import load_file, save_file
 
 from parity import configs
-from parity.checkpoints import CheckpointError, open_checkpoint, torchvision
+from parity.checkpoints import CheckpointError, open_checkpoint
+from parity.checkpoints.formats import torchvision
 from parity.compare import not_identical
 from parity.configs import Config
 

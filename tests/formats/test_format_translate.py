@@ -9,7 +9,7 @@ import pytest
 
 from parity import configs
 from parity.checkpoints import CheckpointError, Tensors, parameter_shapes
-from parity.checkpoints.translate import Entry, Ours, Theirs, pair_up
+from parity.checkpoints.formats.translate import Entry, Ours, Theirs, pair_up
 from parity.checks import random_parameters
 
 CONFIG = configs.get("vit_test", depth=2)

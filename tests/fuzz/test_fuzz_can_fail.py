@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from parity.checkpoints import CheckpointError, write_tensors
-from parity.checkpoints.safetensors_file import WEIGHTS
+from parity.checkpoints.containers.safetensors_file import WEIGHTS
 
 CASES = settings(
     max_examples=300,
@@ -53,13 +53,13 @@ def test_with_all_guards_nothing_is_found(folder, originals):
 
 
 def test_views_that_leave_their_storage_are_found(folder, originals, monkeypatch):
-    monkeypatch.setattr("parity.checkpoints.pickle_file.check_shape", lambda *_: 0)
+    monkeypatch.setattr("parity.checkpoints.containers.pickle_file.check_shape", lambda *_: 0)
     with pytest.raises(BROKEN):
         run(test_fuzz_torch.test_views, folder=folder, originals=originals, **VIEWS)
 
 
 def test_numbers_of_the_wrong_place_are_found(folder, originals, monkeypatch):
-    monkeypatch.setattr("parity.checkpoints.stored._is_contiguous", lambda *_: True)
+    monkeypatch.setattr("parity.checkpoints.containers.stored._is_contiguous", lambda *_: True)
     with pytest.raises(BROKEN):
         run(test_fuzz_torch.test_views, folder=folder, originals=originals, **VIEWS)
 
@@ -73,7 +73,9 @@ class Naive(pickle._Unpickler):
 
 @pytest.mark.filterwarnings("ignore")
 def test_code_that_runs_is_found(folder, originals, monkeypatch):
-    monkeypatch.setattr("parity.checkpoints.pickle_file.read_pickle", lambda file, _: (Naive(file).load(), []))
+    monkeypatch.setattr(
+        "parity.checkpoints.containers.pickle_file.read_pickle", lambda file, _: (Naive(file).load(), [])
+    )
     file = folder / "x.pt"
     value = {"state_dict": test_fuzz_torch.Call(test_fuzz_torch.Global("posix", "system"), f"touch {folder / 'ran'}")}
     file.write_bytes(test_fuzz_torch.as_file(value, originals, legacy=True))
@@ -87,7 +89,7 @@ def test_a_name_that_is_not_refused_is_found(tmp_path, originals, monkeypatch):
         def __contains__(self, name):
             return True
 
-    monkeypatch.setattr("parity.checkpoints.pickle_file.ALLOWED", Everything())
+    monkeypatch.setattr("parity.checkpoints.containers.pickle_file.ALLOWED", Everything())
     with pytest.raises(BROKEN):
         test_fuzz_torch.test_each_name_is_refused_by_its_name(tmp_path, originals, "os system", True)
 
@@ -105,7 +107,7 @@ class Anything(int):
 
 
 def test_a_bomb_is_found(folder, monkeypatch):
-    monkeypatch.setattr("parity.checkpoints.npz_file.check_shape", lambda *_: Anything())
+    monkeypatch.setattr("parity.checkpoints.containers.npz_file.check_shape", lambda *_: Anything())
     with pytest.raises(BROKEN, match="bytes were allocated"):
         test_fuzz_npz.test_a_member_larger_than_its_header_says_is_not_inflated(folder, test_fuzz_npz.ZIP_DEFLATED)
 
@@ -113,7 +115,7 @@ def test_a_bomb_is_found(folder, monkeypatch):
 def test_overlapping_tensors_are_found(folder, tensors, monkeypatch):
     write_tensors(folder, tensors)
     whole = (folder / WEIGHTS).read_bytes()
-    monkeypatch.setattr("parity.checkpoints.safetensors_file.sorted", lambda regions: [], raising=False)
+    monkeypatch.setattr("parity.checkpoints.containers.safetensors_file.sorted", lambda regions: [], raising=False)
     with pytest.raises(BROKEN):
         run(test_fuzz_safetensors.test_headers, folder=folder, whole=whole, data=st.data())
 

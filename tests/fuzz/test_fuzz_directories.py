@@ -15,7 +15,7 @@ from mutations import damaged, damaged_json
 
 from parity import checkpoints, configs
 from parity.checkpoints import CheckpointError, open_tensors
-from parity.checkpoints.safetensors_file import DTYPES, WEIGHTS, write_tensors
+from parity.checkpoints.containers.safetensors_file import DTYPES, WEIGHTS, write_tensors
 
 SHARE = {"config": 0.12, "weights": 0.13}
 # Of a model whose checkpoint has a few kilobytes: reading the configs of the registry and making one.

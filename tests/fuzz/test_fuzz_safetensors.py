@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mutations import JUNK, SHAPES, SIZES, damaged, damaged_json
 
 from parity.checkpoints import CheckpointError, write_tensors
-from parity.checkpoints.safetensors_file import DTYPES, INDEX, WEIGHTS
+from parity.checkpoints.containers.safetensors_file import DTYPES, INDEX, WEIGHTS
 
 SHARE = {"bytes": 0.1, "header": 0.15, "index": 0.1}
 # The library takes the second of two tensors of one name, and types that NumPy hasn't.

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from mutations import SIZES, damaged
 
 from parity.checkpoints import CheckpointError, open_tensors
-from parity.checkpoints.pickle_file import LEGACY_MAGIC
+from parity.checkpoints.containers.pickle_file import LEGACY_MAGIC
 
 SHARE = {"zip bytes": 0.06, "legacy bytes": 0.06, "pickle bytes": 0.08, "views": 0.1, "code": 0.1}
 FILES = ("weights.pt", "training.pt", "weights_legacy.pt", "training_legacy.pt")

@@ -11,7 +11,8 @@ import sys
 
 import numpy as np
 
-from parity.checkpoints import CheckpointError, hub, open_checkpoint
+from parity.checkpoints import CheckpointError, open_checkpoint
+from parity.checkpoints.formats import hub
 
 
 def digest(tensors: dict[str, np.ndarray]) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 import vit_jax
 from parity import checkpoints
-from parity.checkpoints.stored import FileTensors
+from parity.checkpoints.containers.stored import FileTensors
 from vit_jax.sharding import make_mesh
 from vit_jax.state import named_leaves, state_dict
 

@@ -11,7 +11,7 @@ import pytest
 import vit_jax
 from parity import checkpoints, recipes
 from parity.checkpoints import CheckpointError
-from parity.checkpoints import run as runs
+from parity.checkpoints.formats import run as runs
 from parity.compare import not_identical
 from vit_jax.state import state_dict
 from vit_jax.train import train

@@ -142,7 +142,7 @@ def test_a_crash_while_saving_keeps_the_old_checkpoint(saved, monkeypatch, side,
 
     with monkeypatch.context() as patch:
         if when == "writing tensors":
-            patch.setattr("parity.checkpoints.files.write_tensors", _raise_after_half(CrashError))
+            patch.setattr("parity.checkpoints.containers.files.write_tensors", _raise_after_half(CrashError))
         else:
             rename = Path.rename
             # The old directory has just been moved away when the new one fails to take its place.

@@ -19,7 +19,8 @@ from scipy.special import softmax
 from timm.models.vision_transformer import VisionTransformer
 
 from parity import configs
-from parity.checkpoints import google, open_checkpoint
+from parity.checkpoints import open_checkpoint
+from parity.checkpoints.formats import google
 from parity.checks.parameters import random_parameters
 from parity.compare import compare, not_identical
 from parity.tolerances import PEERS

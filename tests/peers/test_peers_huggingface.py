@@ -27,10 +27,11 @@ from transformers.models.siglip2 import modeling_siglip2
 import vit_jax
 import vit_torch
 from parity import checkpoints, configs
-from parity.checkpoints import huggingface, parameter_shapes
-from parity.checkpoints.huggingface import ARCHITECTURES
-from parity.checkpoints.huggingface.architecture import ACTIVATIONS
-from parity.checkpoints.translate import pair_up, their_shapes
+from parity.checkpoints import parameter_shapes
+from parity.checkpoints.formats import huggingface
+from parity.checkpoints.formats.huggingface import ARCHITECTURES
+from parity.checkpoints.formats.huggingface.architecture import ACTIVATIONS
+from parity.checkpoints.formats.translate import pair_up, their_shapes
 from parity.checks.parameters import random_parameters
 from parity.compare import compare
 from parity.tolerances import FORWARD

@@ -20,8 +20,9 @@ from safetensors.torch import load_file
 from timm.models import beit, eva, vision_transformer
 
 from parity import configs
-from parity.checkpoints import meta, open_checkpoint, parameter_shapes
-from parity.checkpoints.timm import our_name
+from parity.checkpoints import open_checkpoint, parameter_shapes
+from parity.checkpoints.formats import meta
+from parity.checkpoints.formats.timm import our_name
 from parity.checks.parameters import random_parameters
 from parity.checks.timm_peer import float64_rope
 from parity.compare import not_identical

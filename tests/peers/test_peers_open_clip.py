@@ -17,9 +17,9 @@ from safetensors.torch import load_file, save_file
 
 from parity import checkpoints, configs
 from parity.checkpoints import CheckpointError, open_checkpoint, parameter_shapes
-from parity.checkpoints.open_clip import DOCUMENT, NATIVE, WEIGHTS, _trunk_table
-from parity.checkpoints.open_clip_config import _DEFAULTS, _REFUSED, _WITHOUT_EFFECT, understood
-from parity.checkpoints.translate import pair_up, their_shapes
+from parity.checkpoints.formats.open_clip import DOCUMENT, NATIVE, WEIGHTS, _trunk_table
+from parity.checkpoints.formats.open_clip_config import _DEFAULTS, _REFUSED, _WITHOUT_EFFECT, understood
+from parity.checkpoints.formats.translate import pair_up, their_shapes
 from parity.checks.timm_peer import float64_rope
 from parity.compare import not_identical
 from parity.tolerances import PEERS
@@ -99,7 +99,7 @@ def test_towers_of_timm(kind, tmp_path, monkeypatch):
     name = vision["timm_model_name"]
     create = timm.create_model
     monkeypatch.setattr(timm, "create_model", lambda *args, **kwargs: create(*args, depth=2, **kwargs))
-    monkeypatch.setattr("parity.checkpoints.open_clip_config.get", lambda name: configs.get(name, depth=2))
+    monkeypatch.setattr("parity.checkpoints.formats.open_clip_config.get", lambda name: configs.get(name, depth=2))
     assert configs.get(name).depth > 2
     if name.startswith("eva"):
         with float64_rope():

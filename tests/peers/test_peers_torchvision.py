@@ -13,8 +13,9 @@ from torchvision.models import VisionTransformer, get_model
 from torchvision.transforms import InterpolationMode
 
 from parity import configs
-from parity.checkpoints import open_checkpoint, torchvision
-from parity.checkpoints.translate import pair_up, their_shapes
+from parity.checkpoints import open_checkpoint
+from parity.checkpoints.formats import torchvision
+from parity.checkpoints.formats.translate import pair_up, their_shapes
 from parity.compare import not_identical
 from parity.configs import get
 from parity.tolerances import PEERS

@@ -13,7 +13,8 @@ import torch
 from run_states import RECIPES, random_state, tensors, train_in_torch
 
 from parity import checkpoints
-from parity.checkpoints import CheckpointError, run
+from parity.checkpoints import CheckpointError
+from parity.checkpoints.formats import run
 from parity.compare import not_identical
 from parity.runs import framework_of, read_training, write_training
 from parity.runs.directory import steps

@@ -1,0 +1,1 @@
+"""Tensors in files: bytes in, arrays out. Nothing here knows a model."""

@@ -1,0 +1,259 @@
+"""What a class of transformers is to us: settings, names, and what it has besides."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ....configs import Preprocessing, VitConfig, close_match, replace
+from ...shapes import Shape
+from ..translate import Entry, Unused
+
+Json = Mapping[str, Any]
+
+# Several names for one function: `gelu_new` and `gelu_accurate` are older ways to write the tanh form.
+ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_python_tanh": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
+    "gelu_accurate": "gelu_tanh",
+    "quick_gelu": "quick_gelu",
+    "silu": "silu",
+    "swish": "silu",
+}
+
+# For any number of channels; another file has the real one.
+ANY_PREPROCESSING = Preprocessing(mean=(0.5,), std=(0.5,), crop_pct=1.0, crop_mode="squash")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One field of `config.json` that is one field of ours.
+
+    Attributes:
+        theirs: Its name there.
+        ours: Its name here.
+        default: What it is where the file leaves it out.
+        values: Ours by theirs, where they are called differently; the first of several is written.
+    """
+
+    theirs: str
+    ours: str
+    default: Any
+    values: Mapping[str, str] | None = None
+
+    def read(self, data: Json) -> Any:
+        """Our value.
+
+        Raises:
+            ValueError: None, or one that has no counterpart here.
+        """
+        value = data.get(self.theirs, self.default)
+        if value is None:
+            raise ValueError(f"{self.theirs}: got null, expected a value")
+        if self.values is None:
+            return value
+        if value not in self.values:
+            known = ", ".join(self.values)
+            raise ValueError(f"{self.theirs}: got {value!r}, expected one of {known}{close_match(value, self.values)}")
+        return self.values[value]
+
+    def write(self, config: VitConfig) -> Any:
+        """Their value; the default where ours is none, which no class has."""
+        value = getattr(config, self.ours)
+        if value is None:
+            return self.default
+        if self.values is not None:
+            return next((theirs for theirs, ours in self.values.items() if ours == value), value)
+        if isinstance(value, tuple):
+            return value[0] if len(set(value)) == 1 else list(value)
+        return value
+
+
+def settings(**defaults: Any) -> tuple[Setting, ...]:
+    """The settings that nearly all classes have, with the defaults of one of them; None leaves a setting out."""
+    common = (
+        Setting("hidden_size", "embed_dim", 768),
+        Setting("num_hidden_layers", "depth", 12),
+        Setting("num_attention_heads", "num_heads", 12),
+        Setting("intermediate_size", "mlp_dim", 3072),
+        Setting("hidden_act", "act", "gelu", ACTIVATIONS),
+        Setting("layer_norm_eps", "norm_eps", 1e-12),
+        Setting("image_size", "image_size", 224),
+        Setting("patch_size", "patch_size", 16),
+        Setting("num_channels", "in_chans", 3),
+        Setting("qkv_bias", "qkv_bias", True),
+        Setting("hidden_dropout_prob", "drop_rate", 0.0),
+        Setting("attention_probs_dropout_prob", "attn_drop_rate", 0.0),
+    )
+    return tuple(
+        replace(setting, default=defaults.get(setting.theirs, setting.default))
+        for setting in common
+        if defaults.get(setting.theirs, setting.default) is not None
+    )
+
+
+def _nothing(*_: Any) -> dict[str, Any]:
+    return {}
+
+
+def _always(*_: Any) -> bool:
+    return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """A class of transformers.
+
+    Attributes:
+        name: Of the class, as `architectures` has it.
+        model_type: As `config.json` has it.
+        settings: Fields of `config.json` that are fields of ours.
+        fixed: Fields of ours that every model of the class has.
+        expected: Fields of `config.json` that are supported with one value alone.
+        read: Further fields of ours, from the part of `config.json` about the image tower and from all of it.
+        write: The inverse: further fields of that part.
+        table: Names of the encoder's tensors, without the prefix.
+        head: Names of tensors beside the encoder, which have no prefix.
+        base: The prefix of encoders in models that have something besides.
+        prefixed: Whether it is written; files are read with it and without.
+        labels: Whether the classes are listed in `config.json`.
+        nested: Whether the image tower has an object of its own in `config.json`.
+        square: Whether images and patches must be square: the class takes roots of numbers of patches.
+        unused: Tensors that it may have besides.
+        added: Shape and value of constants that it has besides, by names without the prefix.
+        fits: Whether a file holds this variant of the class, by `config.json` and the names of its tensors without the
+            prefix; the first variant that fits counts.
+        written: For which configs that it can hold it is chosen: `any`, only such as came from its model type (`back`)
+            or from the class itself (`own`), or `never`, since tensors that it needs are not here.
+    """
+
+    name: str
+    model_type: str
+    settings: tuple[Setting, ...]
+    fixed: Json = field(default_factory=dict)
+    expected: Json = field(default_factory=dict)
+    read: Callable[[Json, Json], dict[str, Any]] = _nothing
+    write: Callable[[VitConfig], dict[str, Any]] = _nothing
+    table: tuple[Entry, ...]
+    head: tuple[Entry, ...] = ()
+    base: str = ""
+    prefixed: bool = False
+    labels: bool = False
+    nested: bool = False
+    square: bool = False
+    unused: tuple[Unused, ...] = ()
+    added: Callable[[VitConfig], dict[str, tuple[Shape, float]]] = _nothing
+    fits: Callable[[Json, Collection[str]], bool] = _always
+    written: Literal["any", "back", "own", "never"] = "any"
+
+    @property
+    def prefix(self) -> str:
+        """What is written in front of the encoder's names."""
+        return self.base if self.prefixed else ""
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """All names as they are written."""
+        return self.head + tuple(replace(entry, theirs=_prefixed(entry.theirs, self.prefix)) for entry in self.table)
+
+    def config(self, data: Json) -> VitConfig:
+        """Our config, but for the preprocessing.
+
+        Args:
+            data: The object of `config.json`.
+
+        Raises:
+            ValueError: A value that isn't supported; names the field.
+        """
+        tower = self._tower(data)
+        for name, value in self.expected.items():
+            if tower.get(name, value) != value:
+                raise ValueError(f"{name}: got {tower[name]!r}, expected {value!r}")
+        fields = {setting.ours: setting.read(tower) for setting in self.settings}
+        fields |= dict(self.fixed) | self.read(tower, data)
+        sides: dict[str, Any] = {
+            name: _sides(name, fields.pop(name), square=self.square) for name in ("image_size", "patch_size")
+        }
+        whole = all(image % patch == 0 for image, patch in zip(*sides.values(), strict=True))
+        fields["num_classes"] = _number_of_labels(data) if self.labels else fields.get("num_classes", 0)
+        head_dim = tower.get("head_dim")
+        if head_dim is not None and head_dim * fields["num_heads"] != fields["embed_dim"]:
+            raise ValueError(f"head_dim: got {head_dim}, expected hidden_size / num_attention_heads")
+        return VitConfig(**fields, **sides, drop_partial_patches=not whole, preprocessing=ANY_PREPROCESSING)
+
+    def data(self, config: VitConfig) -> dict[str, Any]:
+        """The object of `config.json`, but for labels; the inverse of `config` for configs that the class can hold."""
+        tower = {setting.theirs: setting.write(config) for setting in self.settings}
+        tower |= dict(self.expected) | self.write(config)
+        head = {"architectures": [self.name], "model_type": self.model_type}
+        return head | ({"vision_config": tower} if self.nested else tower)
+
+    def _tower(self, data: Json) -> Json:
+        if not self.nested and "vision_config" not in data:
+            return data
+        # Files of 2021 and 2022 have what counts in a second object.
+        return (data.get("vision_config") or {}) | (data.get("vision_config_dict") or {})
+
+
+def labels_of(data: Json) -> list[str]:
+    """Names of the classes, if there are any."""
+    labels = data.get("id2label") or {}
+    return [str(labels[key]) for key in sorted(labels, key=int)]
+
+
+def _number_of_labels(data: Json) -> int:
+    """As transformers has it, there are two where the file doesn't say."""
+    return len(data["id2label"]) if data.get("id2label") is not None else data.get("num_labels", 2)
+
+
+def default_labels(number: int) -> list[str]:
+    """What transformers calls classes without a name."""
+    return [f"LABEL_{i}" for i in range(number)]
+
+
+def blocks(layer: str, names: Mapping[str, str | tuple[str, ...]]) -> tuple[Entry, ...]:
+    """Entries of all blocks: theirs by ours, after `blocks.{i}.` here and after `layer` there."""
+    return tuple(Entry(f"blocks.{{i}}.{ours}", _prefixed(theirs, f"{layer}.")) for ours, theirs in names.items())
+
+
+def attention(query: str, key: str, value: str, output: str) -> dict[str, str | tuple[str, ...]]:
+    """Names of one attention: its projections are fused here or not, with a bias for each or for query and value."""
+    return {
+        "attn.qkv": (query, key, value),
+        "attn.q_bias": f"{query}.bias",
+        "attn.v_bias": f"{value}.bias",
+        "attn.q_proj": query,
+        "attn.k_proj": key,
+        "attn.v_proj": value,
+        "attn.proj": output,
+    }
+
+
+def _prefixed(names: str | tuple[str, ...], prefix: str) -> str | tuple[str, ...]:
+    return prefix + names if isinstance(names, str) else tuple(prefix + name for name in names)
+
+
+def _sides(name: str, value: Any, *, square: bool) -> tuple[int, int]:
+    pair = (value, value) if isinstance(value, int) else tuple(value)
+    if len(pair) != 2 or not all(isinstance(side, int) and side > 0 for side in pair):
+        raise ValueError(f"{name}: got {value!r}, expected one positive integer or two")
+    if square and pair[0] != pair[1]:
+        raise ValueError(f"{name}: got {list(pair)}, expected a square")
+    return pair[0], pair[1]
+
+
+def square_side(num_patches: int) -> int:
+    """Patches along each side of a square.
+
+    Raises:
+        ValueError: It is none.
+    """
+    side = math.isqrt(num_patches)
+    if side * side != num_patches:
+        raise ValueError(f"num_patches: got {num_patches}, expected a square number")
+    return side

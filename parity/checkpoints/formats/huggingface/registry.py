@@ -1,0 +1,133 @@
+"""All classes of transformers that are read and written, and which of them a file or a config is."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import fields
+from typing import Any
+
+from ....configs import VitConfig, close_match, replace
+from ...accounting import CheckpointError
+from . import beit, clip, dino, vit
+from .architecture import ANY_PREPROCESSING, Architecture, Json
+
+ARCHITECTURES: tuple[Architecture, ...] = (
+    *vit.ARCHITECTURES,
+    *beit.ARCHITECTURES,
+    *dino.ARCHITECTURES,
+    *clip.ARCHITECTURES,
+)
+MODEL_TYPES = tuple(dict.fromkeys(architecture.model_type for architecture in ARCHITECTURES))
+
+# Fields that change nothing about the model's outputs at its own image size; `config.json` can't say some of them.
+_FREE = (
+    "dynamic_image_size",
+    "pos_embed_resize",
+    "patch_resize",
+    "rel_pos_resize",
+    "drop_rate",
+    "attn_drop_rate",
+    "drop_path_rate",
+)
+
+
+def architecture_of(data: Json, names: Collection[str]) -> Architecture:
+    """The class of a file.
+
+    Args:
+        data: The object of its `config.json`.
+        names: Of its tensors.
+
+    Raises:
+        ValueError: A class or a model type that isn't known, or none at all.
+    """
+    model_type, listed = data.get("model_type"), data.get("architectures")
+    if listed:
+        field, name, known = "architectures", listed[0], {kind.name: kind.model_type for kind in ARCHITECTURES}
+        variants = [kind for kind in ARCHITECTURES if kind.name == name]
+    else:
+        field, name, known = "model_type", model_type, dict.fromkeys(MODEL_TYPES, "")
+        variants = [kind for kind in ARCHITECTURES if kind.model_type == name and kind.name.endswith("Model")]
+    if not variants:
+        near = [kind for kind in known if known[kind] == model_type] or list(known)
+        raise ValueError(f"{field}: got {name!r}, expected one of {', '.join(near)}{close_match(str(name), known)}")
+    # The last variant fits whatever the file holds.
+    return next(kind for kind in variants if kind.fits(data, {name.removeprefix(kind.base) for name in names}))
+
+
+def choose(config: VitConfig, source: Mapping[str, Any], *, path: str) -> Architecture:
+    """The class to write: the one that the source had, else the first that can hold the config.
+
+    Args:
+        config: Of the model.
+        source: Where it came from.
+        path: What to call the target in an error.
+
+    Raises:
+        CheckpointError: No class can; names the fields in the way of the nearest.
+    """
+    name, family = source.get("architecture"), _family(source.get("model_type", ""))
+    own = [kind for kind in ARCHITECTURES if kind.name == name]
+    kin = [kind for kind in ARCHITECTURES if _family(kind.model_type) == family and kind.written != "own"]
+    common = [kind for kind in ARCHITECTURES if kind.written == "any"]
+    tried: list[tuple[int, str]] = []
+    for kind in (*own, *kin, *common):
+        if kind.written == "never":
+            continue
+        try:
+            reasons = in_the_way(config, kind)
+        except ValueError:  # far from it
+            continue
+        if not reasons:
+            return kind
+        tried.append((len(reasons), f"{kind.name}, can't hold {'; '.join(reasons)}"))
+    nearest = min(tried, key=lambda reasons: reasons[0])[1]
+    raise CheckpointError(f"{path}: transformers has no class for this model; the nearest, {nearest}")
+
+
+def in_the_way(config: VitConfig, architecture: Architecture) -> list[str]:
+    """The fields of a config that a class can't hold, with what it would make of them.
+
+    Raises:
+        ValueError: It would make no config at all.
+    """
+    data = architecture.data(config) | {"num_labels": config.num_classes}
+    held, wanted = essence(replace(architecture, square=False).config(data)), essence(config)
+    oblong = [
+        f"{name}: got {getattr(config, name)}, there a square"
+        for name in ("image_size", "patch_size")
+        if architecture.square and len(set(getattr(config, name))) > 1
+    ]
+    return oblong + [
+        f"{field.name}: got {getattr(wanted, field.name)!r}, there {getattr(held, field.name)!r}"
+        for field in fields(wanted)
+        if getattr(wanted, field.name) != getattr(held, field.name)
+    ]
+
+
+def essence(config: VitConfig) -> VitConfig:
+    """A config in which fields that play no part have one value, so that equal models have equal configs."""
+    default = VitConfig()
+    changes = {name: getattr(default, name) for name in _FREE}
+    changes["preprocessing"] = ANY_PREPROCESSING
+    if config.kv_heads == (config.num_heads,) * config.depth:
+        changes |= dict(num_kv_heads=None, qkv_fused=True)
+    if not config.qkv_bias:
+        changes["k_bias"] = True
+    if not config.num_classes:
+        changes["head_bias"] = True
+    pools = config.global_pool == "map"
+    changes["attn_pool_heads"] = (config.attn_pool_heads or config.num_heads) if pools else None
+    changes["attn_pool_mlp_dim"] = (config.attn_pool_mlp_dim or config.mlp_dim) if pools else None
+    if not config.num_prefix_tokens or config.global_pool in ("token", "none"):
+        changes["pool_include_prefix"] = False
+    if config.pos_embed != "learned" or config.num_pos_embed_prefix == config.num_prefix_tokens:
+        changes["pos_embed_prefix"] = "all"
+    if all(image % patch == 0 for image, patch in zip(config.image_size, config.patch_size, strict=True)):
+        changes["drop_partial_patches"] = False
+    return replace(config, **changes)
+
+
+def _family(model_type: str) -> str:
+    """An image tower belongs to the model that it is part of."""
+    return model_type.removesuffix("_vision_model")

@@ -1,0 +1,139 @@
+"""How each project runs the same weights: the fields in which their configs of one model differ.
+
+The weights of ViT-B/16 from Google are one set of numbers, but Google runs them with the tanh approximation of GELU,
+timm with GELU itself, and transformers with another epsilon. Sources: each project's own code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ...configs import Config, close_match, get, names, replace
+
+# What projects choose for themselves, while everything else is in the weights.
+FIELDS = ("act", "norm_eps", "pos_embed_resize", "patch_resize", "rel_pos_resize")
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """How a project runs one kind of model.
+
+    Attributes:
+        source: The project.
+        kind: What kind of model, in words.
+        fits: Whether a config is of that kind.
+        fields: Values of some of `FIELDS`.
+    """
+
+    source: str
+    kind: str
+    fits: Callable[[Config], bool]
+    fields: dict[str, Any]
+
+
+def _plain(config: Config) -> bool:
+    """The ViT of the first paper and what kept its options."""
+    other = config.mlp != "mlp" or config.rope is not None or config.rel_pos_bias != "none"
+    return not other and not config.pre_norm and config.layer_scale_init is None and config.block == "pre_norm"
+
+
+def _token_pooled(config: Config) -> bool:
+    return _plain(config) and config.global_pool in ("token", "avg")
+
+
+def _map_pooled(config: Config) -> bool:
+    return _plain(config) and config.global_pool == "map"
+
+
+def _clip(config: Config) -> bool:
+    return config.pre_norm and config.rope is None and config.block == "pre_norm"
+
+
+def _scaled(config: Config) -> bool:
+    return config.layer_scale_init is not None and config.pos_embed == "learned" and config.block == "pre_norm"
+
+
+TABLE = (
+    Numerics("google", "ViT", _plain, dict(act="gelu_tanh", norm_eps=1e-6, pos_embed_resize="zoom")),
+    Numerics("huggingface", "SigLIP", _map_pooled, dict(act="gelu_tanh", norm_eps=1e-6, pos_embed_resize="bicubic")),
+    Numerics("huggingface", "CLIP", _clip, dict(norm_eps=1e-5, pos_embed_resize="bicubic")),
+    Numerics(
+        "huggingface",
+        "DINOv2 with registers",
+        lambda config: _scaled(config) and config.reg_tokens > 0,
+        dict(act="gelu", norm_eps=1e-6, pos_embed_resize="bicubic_antialias"),
+    ),
+    Numerics("huggingface", "DINOv2", _scaled, dict(norm_eps=1e-6, pos_embed_resize="bicubic")),
+    Numerics(
+        "huggingface",
+        "BEiT",
+        lambda config: config.rel_pos_bias != "none",
+        dict(act="gelu", norm_eps=1e-12, rel_pos_resize="bilinear"),
+    ),
+    Numerics(
+        "huggingface", "ViT, DeiT, MAE", _token_pooled, dict(act="gelu", norm_eps=1e-12, pos_embed_resize="bicubic")
+    ),
+    Numerics(
+        "torchvision", "ViT", _token_pooled, dict(act="gelu", norm_eps=1e-6, pos_embed_resize="bicubic_align_corners")
+    ),
+    Numerics("open_clip", "CLIP", _clip, dict(norm_eps=1e-5, pos_embed_resize="bicubic_antialias")),
+    Numerics("meta", "DINOv2", _scaled, dict(norm_eps=1e-6, pos_embed_resize="bicubic_offset")),
+    Numerics("meta", "DeiT, MAE", _token_pooled, dict(act="gelu", norm_eps=1e-6, pos_embed_resize="bicubic")),
+)
+SOURCES = ("timm", *dict.fromkeys(entry.source for entry in TABLE))
+
+
+def with_numerics(config: Config, source: str, *, name: str = "") -> Config:
+    """A config as a project would run its weights.
+
+    Args:
+        config: Of the weights.
+        source: One of `SOURCES`.
+        name: The registered name of the model, whose numerics are timm's, if it is known.
+
+    Raises:
+        ValueError: Unknown source, or one that has no model of this kind.
+    """
+    if source not in SOURCES:
+        expected = f"one of {', '.join(SOURCES)}{close_match(source, SOURCES)}"
+        raise ValueError(f"numerics: got {source!r}, expected {expected}")
+    fields = _of_timm(config, name) if source == "timm" else _of(config, source)
+    if fields is None:
+        raise ValueError(f"numerics: {source} has no model of this kind, so nothing says how it would run it")
+    return replace(config, **fields)
+
+
+def sources_of(config: Config, *, name: str = "") -> list[str]:
+    """The projects that would run the config's weights exactly as the config does."""
+    return [source for source in SOURCES if _fits(config, source, name)]
+
+
+def _fits(config: Config, source: str, name: str) -> bool:
+    try:
+        return with_numerics(config, source, name=name) == config
+    except ValueError:
+        return False
+
+
+def _of(config: Config, source: str) -> dict[str, Any] | None:
+    return next((entry.fields for entry in TABLE if entry.source == source and entry.fits(config)), None)
+
+
+def _of_timm(config: Config, name: str) -> dict[str, Any] | None:
+    """Those of the registered model of that name, or of the first that differs in numerics and sizes alone."""
+    for candidate in [name] if name in names() else names():
+        registered = get(candidate)
+        if candidate == name or _structure(registered) == _structure(config):
+            return {field: getattr(registered, field) for field in FIELDS}
+    return None
+
+
+_SIZES = ("image_size", "patch_size", "num_classes", "embed_dim", "depth", "num_heads", "num_kv_heads", "mlp_dim")
+_TRAINING = ("drop_rate", "attn_drop_rate", "drop_path_rate", "preprocessing", "dynamic_image_size", "layer_scale_init")
+
+
+def _structure(config: Config) -> dict[str, Any]:
+    kept = {key: value for key, value in vars(config).items() if key not in (*FIELDS, *_SIZES, *_TRAINING)}
+    return kept | {"layer_scale": config.layer_scale_init is not None}

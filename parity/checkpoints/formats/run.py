@@ -1,0 +1,49 @@
+"""The directory of one of our own training runs, opened as a checkpoint.
+
+What Flax trained is read through JAX and Orbax; what PyTorch trained needs neither framework.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..accounting import CheckpointError
+from ..checkpoint import Checkpoint
+from ..containers.pickle_file import read_torch_zip
+from ..containers.zip_file import members
+
+
+def is_run(path: Path) -> bool:
+    """Whether a directory is that of a run: a recipe, and checkpoints of training."""
+    return (path / "recipe.json").is_file() and (path / "checkpoints").is_dir()
+
+
+def read(path: str | Path, *, step: int | None = None, ema: bool = False) -> Checkpoint:
+    """Opens a run; no tensor is read yet.
+
+    Args:
+        path: Of the run.
+        step: Of which checkpoint; the latest by default.
+        ema: Whether to read the averaged parameters.
+
+    Raises:
+        CheckpointError: No run, no such step, no averaged parameters, or JAX and Orbax aren't installed and wrote it.
+    """
+    from ...runs import directory
+
+    path = Path(path)
+    recipe, checkpoint = directory.read_recipe(path), directory.checkpoint(path, step)
+    if directory.writer_of(checkpoint) == "torch":
+        file = checkpoint / directory.TORCH_STATE
+        tensors = read_torch_zip(file, members(file), part="ema" if ema else "params")
+        head = tensors.shapes().get("head.weight")
+        source = {"format": "pytorch", "path": str(path), "step": int(checkpoint.name), "ema": ema}
+        return Checkpoint(path, recipe.config(head[0] if head else None), recipe.model, source, tensors)
+    try:
+        from vit_jax.run_directory import read_run
+    except ImportError as error:
+        raise CheckpointError(
+            f"{path}: the run's Orbax checkpoints need {error.name}, which isn't installed: pip install "
+            "'vit-parity[jax]', or use the run's native checkpoint in model/"
+        ) from None
+    return read_run(path, step=step, ema=ema)

@@ -1,0 +1,170 @@
+"""torchvision's ViTs: state dicts of `vit_b_16` and its siblings, with the old and the new names of the MLP.
+
+torchvision publishes files of tensors alone. Heads follow from the width of its models; the preprocessing is that of
+the published weights of this size: resized to 256 and cropped to 224, bilinear, or bicubic and uncropped at larger
+sizes and for patches of 14 (SWAG). What is written here has the constructor's arguments and the preprocessing beside
+the tensors, in `torchvision.json`, so that nothing has to be guessed when it is read again.
+
+Source: torchvision `models/vision_transformer.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...configs import Config, Preprocessing
+from ...configs.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from ...configs.registry import build, jsonable
+from ..accounting import CheckpointError
+from ..checkpoint import Checkpoint
+from ..containers.files import write_directory
+from ..containers.tensors import open_tensors, shapes_of
+from ..shapes import Shape
+from .foreign import depth_of, grid_fields, heads_of, hold_against, known, make, read_document, shape_of, translated
+from .translate import Entry, Theirs, pair_up
+
+DOCUMENT = "torchvision.json"
+_LAYER = "encoder.layers.encoder_layer_{i}"
+
+
+def table(*, old_names: bool = False) -> list[Entry]:
+    """Where torchvision keeps each tensor.
+
+    Args:
+        old_names: Those of files from before torchvision 0.14.
+    """
+    mlp = ("linear_1", "linear_2") if old_names else ("0", "3")
+    return [
+        Entry("cls_token", "class_token"),
+        Entry("pos_embed", "encoder.pos_embedding"),
+        Entry("patch_embed.proj", "conv_proj"),
+        Entry("blocks.{i}.norm1", f"{_LAYER}.ln_1"),
+        Entry("blocks.{i}.attn.qkv.weight", f"{_LAYER}.self_attention.in_proj_weight"),
+        Entry("blocks.{i}.attn.qkv.bias", f"{_LAYER}.self_attention.in_proj_bias"),
+        Entry("blocks.{i}.attn.proj", f"{_LAYER}.self_attention.out_proj"),
+        Entry("blocks.{i}.norm2", f"{_LAYER}.ln_2"),
+        Entry("blocks.{i}.mlp.fc1", f"{_LAYER}.mlp.{mlp[0]}"),
+        Entry("blocks.{i}.mlp.fc2", f"{_LAYER}.mlp.{mlp[1]}"),
+        Entry("norm", "encoder.ln"),
+        Entry("pre_logits.fc", "heads.pre_logits"),
+        Entry("head", "heads.head"),
+    ]
+
+
+def is_torchvision(names: Mapping[str, Any]) -> bool:
+    """Whether tensors have the names of a torchvision ViT."""
+    return "class_token" in names and "encoder.pos_embedding" in names
+
+
+def read(path: str | Path, *, model: str | None = None) -> Checkpoint:
+    """Opens a state dict of torchvision's, alone or with `torchvision.json`; no tensor is read.
+
+    Args:
+        path: A file, or a directory that was written here.
+        model: A registered name, from which the number of heads, the image size and the preprocessing are taken.
+
+    Raises:
+        CheckpointError: Not a torchvision ViT, or tensors that don't fit.
+    """
+    path = Path(path)
+    tensors = open_tensors(path)
+    shapes = shapes_of(tensors)
+    document = read_document(path, DOCUMENT, "arguments")
+    config = _config(shapes, document, known(model), path)
+    old_names = any(".mlp.linear_1." in name for name in shapes)
+    return translated(path, config, table(old_names=old_names), tensors, name=model, format="torchvision")
+
+
+def write(
+    path: str | Path,
+    config: Config,
+    tensors: Mapping[str, np.ndarray],
+    *,
+    name: str = "",
+    source: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes `model.safetensors` with torchvision's names, and `torchvision.json`, whole or not at all.
+
+    `torchvision.models.VisionTransformer(**json["arguments"])` then loads the tensors strictly.
+
+    Args:
+        path: The directory; an older one is replaced.
+        config: Of the model.
+        tensors: By canonical name.
+        name: Not kept.
+        source: Not kept.
+
+    Raises:
+        CheckpointError: A config that torchvision's ViT can't express; names the fields.
+    """
+    path = Path(path)
+    theirs = Theirs(pair_up(table(), config, source=str(path)), tensors)
+    document = {
+        "format": "torchvision",
+        "arguments": {
+            "image_size": config.image_size[0],
+            "patch_size": config.patch_size[0],
+            "num_layers": config.depth,
+            "num_heads": config.num_heads,
+            "hidden_dim": config.embed_dim,
+            "mlp_dim": config.mlp_dim,
+            "num_classes": config.num_classes,
+            "representation_size": config.pre_logits_dim,
+        },
+        "preprocessing": jsonable(asdict(config.preprocessing)),
+    }
+    shapes = theirs.shapes()
+    hold_against(config, lambda: _config(shapes, document, None, path), path=path, format="torchvision")
+    write_directory(path, theirs, {DOCUMENT: document}, replaces=lambda old: (old / DOCUMENT).is_file())
+
+
+def _config(shapes: Mapping[str, Shape], document: Mapping[str, Any], like: Config | None, path: Path) -> Config:
+    """The config that shapes make, with what they don't show from a document, a named model, or the published ones."""
+
+    def size(name: str, axes: int) -> Shape:
+        return shape_of(shapes, name, axes, path=path)
+
+    dim, channels, height, width = size("conv_proj.weight", 4)
+    if (channels, height) != (3, width):
+        got = f"{channels} channels and patches of {height} x {width}"
+        raise CheckpointError(f"{path}: conv_proj.weight: got {got}, expected 3 channels and square patches")
+    count = size("encoder.pos_embedding", 3)[1]
+    layer = _LAYER.format(i=0)
+    first = f"{layer}.mlp.linear_1.weight" if f"{layer}.mlp.linear_1.weight" in shapes else f"{layer}.mlp.0.weight"
+    arguments = document.get("arguments", {})
+    heads = arguments["num_heads"] if "num_heads" in arguments else heads_of(dim, like, path=path)
+    fields = grid_fields(count - 1, (height, width), like, path=path)
+    image_size = arguments.get("image_size", fields["image_size"])
+    if "preprocessing" in document:
+        try:
+            images = build(Preprocessing, document["preprocessing"], "preprocessing")
+        except ValueError as error:
+            raise CheckpointError(f"{path / DOCUMENT}: {error}") from None
+    else:
+        images = _preprocessing(fields["image_size"], (height, width)) if like is None else like.preprocessing
+    return make(
+        path,
+        **fields | dict(image_size=image_size),
+        patch_size=(height, width),
+        in_chans=channels,
+        embed_dim=dim,
+        depth=depth_of(shapes, r"encoder\.layers\.encoder_layer_(\d+)\."),
+        num_heads=heads,
+        mlp_dim=size(first, 2)[0],
+        num_classes=size("heads.head.weight", 2)[0],
+        pre_logits_dim=size("heads.pre_logits.weight", 2)[0] if "heads.pre_logits.weight" in shapes else None,
+        norm_eps=1e-6,
+        pos_embed_resize="bicubic_align_corners",
+        preprocessing=images,
+    )
+
+
+def _preprocessing(image_size: tuple[int, int], patch_size: tuple[int, int]) -> Preprocessing:
+    if image_size[0] > 224 or patch_size[0] == 14:
+        return Preprocessing(mean=IMAGENET_MEAN, std=IMAGENET_STD, interpolation="bicubic", crop_pct=1.0)
+    return Preprocessing(mean=IMAGENET_MEAN, std=IMAGENET_STD, interpolation="bilinear", crop_pct=224 / 256)
