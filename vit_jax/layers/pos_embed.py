@@ -21,6 +21,8 @@ def learned_positions(
 ) -> Float[Array, "1 m2 d"]:
     """The learned embedding, its grid resized with the config's own kernel where images have another size.
 
+    The resize is in float32 or better and rounded once.
+
     Args:
         table: Of the config's own grid; entries of prefix tokens first, which stay.
         config: Of the model.
@@ -28,13 +30,15 @@ def learned_positions(
     """
     if grid_size == config.grid_size:
         return table
+    # Kernels and sums in bfloat16 would round three times.
+    wide = jnp.promote_types(table.dtype, jnp.float32)
     num_prefix = config.num_pos_embed_prefix
     prefix, grid = table[:, :num_prefix], table[0, num_prefix:].reshape(*config.grid_size, -1)
     rows, columns = (
-        jnp.asarray(resize_matrix(old, new, config.pos_embed_resize), table.dtype)
+        jnp.asarray(resize_matrix(old, new, config.pos_embed_resize), wide)
         for old, new in zip(config.grid_size, grid_size, strict=True)
     )
-    resized = jnp.einsum("ih,jw,hwd->ijd", rows, columns, grid)
+    resized = jnp.einsum("ih,jw,hwd->ijd", rows, columns, grid.astype(wide)).astype(table.dtype)
     return jnp.concatenate([prefix, resized.reshape(1, -1, resized.shape[-1])], axis=1)
 
 

@@ -24,6 +24,8 @@ def learned_positions(
 ) -> Float[Tensor, "1 m2 d"]:
     """The learned embedding, its grid resized with the config's own kernel where images have another size.
 
+    The resize is in float32 or better and rounded once.
+
     Args:
         table: Of the config's own grid; entries of prefix tokens first, which stay.
         config: Of the model.
@@ -31,13 +33,15 @@ def learned_positions(
     """
     if grid_size == config.grid_size:
         return table
+    # Kernels and sums in bfloat16 would round three times.
+    wide = torch.promote_types(table.dtype, torch.float32)
     num_prefix = config.num_pos_embed_prefix
     prefix, grid = table[:, :num_prefix], table[0, num_prefix:].reshape(*config.grid_size, -1)
     rows, columns = (
-        torch.tensor(resize_matrix(old, new, config.pos_embed_resize), dtype=table.dtype, device=table.device)
+        torch.tensor(resize_matrix(old, new, config.pos_embed_resize), dtype=wide, device=table.device)
         for old, new in zip(config.grid_size, grid_size, strict=True)
     )
-    resized = torch.einsum("ih,jw,hwd->ijd", rows, columns, grid)
+    resized = torch.einsum("ih,jw,hwd->ijd", rows, columns, grid.to(wide)).to(table.dtype)
     return torch.cat([prefix, resized.reshape(1, -1, resized.shape[-1])], dim=1)
 
 
