@@ -12,9 +12,16 @@ import safetensors.numpy
 
 from parity.checkpoints import CheckpointError, Tensors, dtypes_of, open_tensors, shapes_of, slice_of, write_tensors
 from parity.checkpoints.containers.safetensors_file import DTYPES
+from parity.checkpoints.containers.stored import FileTensors
 from parity.compare import not_identical
 
 TORCH_FILES = ("weights.pt", "weights_legacy.pt", "training.pt", "training_legacy.pt")
+
+
+def torch_tensors(path) -> FileTensors:
+    """The sample tensors in one of `TORCH_FILES`."""
+    opened = open_tensors(path)
+    return opened.under("model.module.") if "model.module.index" in opened else opened
 
 
 @pytest.fixture(params=["safetensors", "shards", "npz", "compressed npz", *TORCH_FILES])
@@ -35,7 +42,7 @@ def opened(request, tmp_path, tensors, torch_files) -> Tensors:
             np.savez_compressed(tmp_path / "x.npz", **tensors)
             return open_tensors(tmp_path / "x.npz")
         case name:
-            return open_tensors(torch_files / name)
+            return torch_tensors(torch_files / name)
 
 
 def test_every_tensor_to_the_bit(opened, tensors):
@@ -75,15 +82,17 @@ def test_asking_for_names_shapes_and_types_reads_no_tensor(opened, monkeypatch):
         opened["head.bias"]
 
 
-def test_what_a_training_checkpoint_leaves_out(torch_files):
+def test_every_tensor_of_a_training_checkpoint_under_its_path(torch_files, tensors):
     assert open_tensors(torch_files / "weights.pt").ignored == {}
     for name in ("training.pt", "training_legacy.pt"):
-        assert open_tensors(torch_files / name).ignored == {
-            "epoch": "no weights",
-            "model_ema": "another set of weights; model is read",
-            "optimizer": "no weights",
-            "args": "no weights",
-        }
+        opened = open_tensors(torch_files / name)
+        weights = [f"model.module.{name}" for name in tensors]
+        average = [f"model_ema.{name}" for name in tensors]
+        assert sorted(opened) == sorted([*weights, *average, "optimizer.state.0.step"])
+        assert opened.ignored == dict.fromkeys(["epoch", "optimizer.param_groups", "args"], "no tensor")
+        assert not_identical(dict(opened.under("model.module.")), tensors) == ()
+        with pytest.raises(CheckpointError, match=rf"{name}: got tensors under \['model', .*, expected some under x"):
+            opened.under("x")
 
 
 def test_only_the_wanted_numbers_are_read(tmp_path):
@@ -122,7 +131,7 @@ def test_numbers_of_google_s_files(tmp_path):
 def test_a_file_is_known_by_its_bytes(tmp_path, torch_files, tensors):
     for name in TORCH_FILES:
         shutil.copy(torch_files / name, tmp_path / "pytorch_model.bin")
-        assert not_identical(dict(open_tensors(tmp_path)), tensors) == ()
+        assert not_identical(dict(torch_tensors(tmp_path)), tensors) == ()
     np.savez(tmp_path / "x.npz", **tensors)
     (tmp_path / "x.npz").rename(tmp_path / "x.ckpt")
     assert not_identical(dict(open_tensors(tmp_path / "x.ckpt")), tensors) == ()

@@ -19,8 +19,8 @@ import numpy as np
 
 from ..accounting import CheckpointError
 from .pickle_machine import Call, Global, Reference, read_pickle
-from .state_dict import choose_weights
 from .stored import FileTensors, StoredArray, check_shape, short
+from .tree import flatten
 from .zip_file import Member
 
 # How a file of the old layout starts: a pickled magic number.
@@ -85,13 +85,12 @@ class _Storage:
     size: int
 
 
-def read_torch_zip(file: Path, found: Mapping[str, Member], *, part: str | None = None) -> FileTensors:
+def read_torch_zip(file: Path, found: Mapping[str, Member]) -> FileTensors:
     """The tensors of an archive that `torch.save` wrote; its pickle alone is read.
 
     Args:
         file: The archive.
         found: Its members.
-        part: The key of a dictionary of tensors; by default `choose_weights` finds it.
 
     Raises:
         CheckpointError: It names something else than tensors, or describes tensors that don't fit it.
@@ -109,11 +108,6 @@ def read_torch_zip(file: Path, found: Mapping[str, Member], *, part: str | None 
         got = f"got {described.size} bytes{'' if described.is_stored else ', compressed'}"
         raise CheckpointError(f"{file}: {described.name}: {got}, expected at most {_MAX_PICKLE}, not compressed")
     value, _ = _unpickle(file, io.BytesIO(described.start(_MAX_PICKLE)))
-    if part is not None:
-        if not isinstance(value, dict) or not isinstance(value.get(part), dict):
-            got = [key for key, child in value.items() if isinstance(child, dict)] if isinstance(value, dict) else value
-            raise CheckpointError(f"{file}: got {short(got)}, expected {part} among them")
-        value = value[part]
 
     def storage(identity: tuple[Any, ...]) -> _Storage:
         member = found.get(f"{root}data/{identity[2]}")
@@ -188,7 +182,7 @@ def _unpickle(file: Path, start: io.BytesIO) -> tuple[Any, list[Reference]]:
 
 def _tensors(file: Path, value: Any, storage: Callable[[tuple[Any, ...]], _Storage]) -> FileTensors:
     try:
-        weights, ignored = choose_weights(value, lambda child: _rebuilt(child) is not None)
+        weights, ignored = flatten(value, _rebuilt)
     except ValueError as error:
         raise CheckpointError(f"{file}: {error}") from None
     arrays = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import mmap
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -116,11 +116,13 @@ class FileTensors(Tensors):
         path: What was opened.
         arrays: Where each tensor is.
         ignored: Why parts of the files were left out.
+        container: What kind of file it is: `safetensors`, `torch`, `torchscript`, `pickle`, `npz` or `msgpack`.
     """
 
     path: Path
     arrays: Mapping[str, StoredArray] = field(repr=False)
     ignored: Mapping[str, str] = field(default_factory=dict, repr=False)
+    container: str = ""
 
     def __getitem__(self, name: str) -> np.ndarray:
         """Reads one tensor.
@@ -159,6 +161,18 @@ class FileTensors(Tensors):
     def file_of(self, name: str) -> Path:
         """The file that a tensor is in."""
         return self.arrays[name].file
+
+    def under(self, prefix: str) -> FileTensors:
+        """The tensors whose names start with a prefix, without it; what is ignored stays as it is.
+
+        Raises:
+            CheckpointError: No name starts with it.
+        """
+        arrays = {name.removeprefix(prefix): array for name, array in self.arrays.items() if name.startswith(prefix)}
+        if not arrays:
+            got = short(sorted({name.partition(".")[0] for name in self.arrays}))
+            raise CheckpointError(f"{self.path}: got tensors under {got}, expected some under {prefix}")
+        return replace(self, arrays=arrays)
 
 
 def shapes_of(tensors: Mapping[str, np.ndarray]) -> dict[str, Shape]:

@@ -47,8 +47,8 @@ def open_tensors(path: str | Path) -> FileTensors:
             `pytorch_model.bin` or an index of one of them.
 
     Returns:
-        Tensors by the names that the file has for them. Of a training checkpoint these are the weights alone (see
-        `state_dict.WRAPPERS`), and `ignored` says why each other part is left out.
+        Every tensor under its whole path in the file (`state_dict.module.head.bias`), whatever it is for; and `ignored`
+        says why each part without one is left out.
 
     Raises:
         CheckpointError: No such file, or one that isn't what it should be; names the file and the tensor.

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from ..accounting import CheckpointError
 from ..checkpoint import Checkpoint
-from ..containers.pickle_file import read_torch_zip
-from ..containers.zip_file import members
+from ..containers.tensors import open_tensors
 
 
 def is_run(path: Path) -> bool:
@@ -34,8 +33,7 @@ def read(path: str | Path, *, step: int | None = None, ema: bool = False) -> Che
     path = Path(path)
     recipe, checkpoint = directory.read_recipe(path), directory.checkpoint(path, step)
     if directory.writer_of(checkpoint) == "torch":
-        file = checkpoint / directory.TORCH_STATE
-        tensors = read_torch_zip(file, members(file), part="ema" if ema else "params")
+        tensors = open_tensors(checkpoint / directory.TORCH_STATE).under("ema." if ema else "params.")
         head = tensors.shapes().get("head.weight")
         source = {"format": "pytorch", "path": str(path), "step": int(checkpoint.name), "ema": ema}
         return Checkpoint(path, recipe.config(head[0] if head else None), recipe.model, source, tensors)

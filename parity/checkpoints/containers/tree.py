@@ -1,0 +1,130 @@
+"""Tensors by name out of what a program saved: dictionaries, lists and objects within each other.
+
+Nothing is chosen here: every tensor is given under its whole path, and which of them are a model is decided above. What
+files claim may be cyclic, or share its parts so often that a few bytes are a million names, so there are limits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+from .stored import short
+
+Found = TypeVar("Found")
+
+# A tensor that is the whole value has no path.
+ALONE = "tensor"
+_MAX_DEPTH = 32
+# Characters of all paths that are made, each counted as somewhat more than it has.
+_MAX_TEXT = 100_000_000
+_ENTRY = 50
+
+
+def flatten(value: Any, tensor_of: Callable[[Any], Found | str | None]) -> tuple[dict[str, Found], dict[str, str]]:
+    """Every tensor in a value by its path, such as `state_dict.blocks.0.attn.qkv.weight`, and what else there is.
+
+    Args:
+        value: Dictionaries, lists and tuples within each other.
+        tensor_of: What a tensor is made of, or in words why it can't be read; None of anything else.
+
+    Returns:
+        Tensors by path; and why each other entry is left out, by the path of the topmost that holds no tensor.
+
+    Raises:
+        ValueError: No tensor is in it, two have one path, or it is deeper or has more entries than any checkpoint.
+    """
+    if (alone := tensor_of(value)) is not None:
+        value = {ALONE: value}
+    walk = _Walk(tensor_of, _holders(value, tensor_of))
+    walk.into(value, "")
+    if not walk.tensors:
+        reasons = [f"{path}: {reason}" for path, reason in walk.ignored.items() if reason != _NOTHING]
+        raise ValueError(f"got {alone or '; '.join(reasons[:3]) or _seen(value)}, expected tensors")
+    return walk.tensors, walk.ignored
+
+
+_NOTHING = "no tensor"
+
+
+class _Walk:
+    def __init__(self, tensor_of: Callable[[Any], Any], holders: set[int]):
+        self.tensor_of = tensor_of
+        self.holders = holders
+        self.tensors: dict[str, Any] = {}
+        self.ignored: dict[str, str] = {}
+        self.above: list[int] = []
+        self.left = _MAX_TEXT
+
+    def into(self, value: Any, path: str) -> None:
+        """Collects what is in a value that holds a tensor somewhere."""
+        if len(self.above) == _MAX_DEPTH:
+            raise ValueError(f"{short(path)}: got more than {_MAX_DEPTH} values within each other")
+        self.above.append(id(value))
+        for name, child in _parts(value):
+            self.entry(child, f"{path}.{name}" if path else name)
+        self.above.pop()
+
+    def entry(self, value: Any, path: str) -> None:
+        """Collects one entry."""
+        self.left -= len(path) + _ENTRY
+        if self.left < 0:
+            raise ValueError(f"{short(path)}: got more entries than a checkpoint has")
+        tensor = self.tensor_of(value)
+        if path in self.tensors or (path in self.ignored and tensor is not None):
+            raise ValueError(f"{short(path)}: two entries have this path")
+        if tensor is None and id(value) not in self.holders:
+            self.ignored[path] = _NOTHING
+        elif tensor is None and id(value) in self.above:
+            self.ignored[path] = "in itself; read above"
+        elif tensor is None:
+            self.into(value, path)
+        elif isinstance(tensor, str):
+            self.ignored[path] = tensor
+        else:
+            self.tensors[path] = tensor
+
+
+def _holders(root: Any, tensor_of: Callable[[Any], Any]) -> set[int]:
+    """The identity of each value from which a tensor is reached; each is looked at once, however often it is there."""
+    parents: dict[int, list[int]] = {id(root): []}
+    holding: set[int] = set()
+    left = [root]
+    while left:
+        value = left.pop()
+        for child in _contents(value):
+            if tensor_of(child) is not None:
+                holding.add(id(value))
+            elif isinstance(child, dict | list | tuple):
+                if id(child) not in parents:
+                    parents[id(child)] = []
+                    left.append(child)
+                parents[id(child)].append(id(value))
+    found: set[int] = set()
+    ends = list(holding)
+    while ends:
+        if (end := ends.pop()) not in found:
+            found.add(end)
+            ends.extend(parents[end])
+    return found
+
+
+def _contents(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+
+
+def _parts(value: Any) -> Iterator[tuple[str, Any]]:
+    """The entries of a value with their names."""
+    if isinstance(value, dict):
+        yield from ((_name(key), child) for key, child in value.items())
+    elif isinstance(value, list | tuple):
+        yield from ((str(place), child) for place, child in enumerate(value))
+
+
+def _name(key: Any) -> str:
+    return key if isinstance(key, str) else short(key)
+
+
+def _seen(value: Any) -> str:
+    """What a value without tensors is, for an error."""
+    return f"the keys {short(list(value))}" if isinstance(value, dict) else short(value)
