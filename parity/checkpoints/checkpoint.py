@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..configs import Config
+from .assumed import Assumption
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Checkpoint:
         name: The registered name that the config started from; empty if none.
         source: Where the weights came from, such as the framework that wrote them.
         tensors: By canonical name; read when asked for.
+        assumed: What nothing says of the model, and what it was taken for.
     """
 
     path: Path
@@ -29,3 +31,4 @@ class Checkpoint:
     name: str
     source: dict[str, Any] = field(repr=False)
     tensors: Mapping[str, np.ndarray] = field(repr=False)
+    assumed: tuple[Assumption, ...] = ()

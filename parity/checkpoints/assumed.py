@@ -1,0 +1,179 @@
+"""What is known of a checkpoint beside its tensors: what the user says of it, and what had to be assumed.
+
+A value that tensors can't show comes from the first of these that has it: a field that the user set, the file's own
+names and documents, the model that the user named, and at last what is usual, which then is an `Assumption`: listed in
+`Checkpoint.assumed`, shown by `info` and `convert`, warned of by `load`, kept in a native `config.json`. Where nothing
+is usual it is asked for: an error with the readings there are, and how to say each.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..configs import Config, close_match, get, replace
+from ..configs.registry import FAMILIES, jsonable
+from .accounting import CheckpointError
+
+_NOTHING: Any = object()
+_NESTED = ("preprocessing", "rope")
+
+
+@dataclasses.dataclass(frozen=True)
+class Assumption:
+    """A value that nothing says.
+
+    Attributes:
+        field: The config field, or `prefix` for the part of a file that is read.
+        value: What it was taken for.
+        why: The reason, in words.
+    """
+
+    field: str
+    value: Any
+    why: str
+
+    def __str__(self) -> str:
+        value = self.value
+        shown = "x".join(map(str, value)) if isinstance(value, tuple) else value
+        if dataclasses.is_dataclass(value):
+            shown = ", ".join(f"{name}={item}" for name, item in vars(value).items() if item is not None)
+        return f"{self.field} {shown}: {self.why}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The assumption as `config.json` keeps it."""
+        value = dataclasses.asdict(self.value) if dataclasses.is_dataclass(self.value) else self.value  # type: ignore
+        return {"field": self.field, "value": jsonable(value), "why": self.why}
+
+
+class AssumedWarning(UserWarning):
+    """Something of a checkpoint was assumed; saying the field ends the warning."""
+
+
+def warn_of(assumed: Iterable[Assumption], *, path: str | Path, stacklevel: int = 3) -> None:
+    """One warning for all that was assumed of a file; none where nothing was."""
+    if lines := [str(assumption) for assumption in assumed]:
+        fields = list(dict.fromkeys(assumption.field for assumption in assumed if assumption.field != "prefix"))
+        how = f"say the model (model=), or the fields ({', '.join(f'{field}=' for field in fields)}), to end this"
+        text = f"{path}: assumed, since the file doesn't say it:\n  " + "\n  ".join(lines) + f"\n{how}"
+        warnings.warn(text, AssumedWarning, stacklevel=stacklevel)
+
+
+class Given:
+    """What the user says of a file; collects what is assumed of it.
+
+    Args:
+        model: A registered name, or a config, which has what the tensors can't show.
+        fields: Config fields by name; inner ones as `preprocessing.mean`.
+        target_size: The image size that is wanted in the end: among several grids that positions can have, it is one.
+
+    Attributes:
+        like: The config of the model.
+        name: Its name; empty for a config.
+        fields: As given.
+        target_size: As given.
+        assumed: So far.
+
+    Raises:
+        ValueError: An unknown model or field; names the nearest.
+    """
+
+    def __init__(
+        self,
+        model: str | Config | None = None,
+        fields: Mapping[str, Any] | None = None,
+        *,
+        target_size: int | tuple[int, int] | None = None,
+    ):
+        self.like = get(model) if isinstance(model, str) else model
+        self.name = model if isinstance(model, str) else ""
+        self.fields = dict(fields or {})
+        self.target_size = (target_size, target_size) if isinstance(target_size, int) else target_size
+        self.assumed: list[Assumption] = []
+        self._used: set[str] = set()
+        known = {field.name for family in FAMILIES.values() for field in dataclasses.fields(family)}
+        for field in self.fields:
+            outer, _, inner = field.partition(".")
+            if field not in known and not (outer in _NESTED and inner):
+                raise ValueError(f"unknown config field {field!r}{close_match(field, known)}")
+
+    def says(self, field: str) -> bool:
+        """Whether the user set a field or named a model."""
+        return field in self.fields or self.like is not None
+
+    def take(self, field: str, default: Any = None) -> Any:
+        """A field that the user set."""
+        self._used.add(field)
+        value = self.fields.get(field, default)
+        return (value, value) if field in ("image_size", "patch_size") and isinstance(value, int) else value
+
+    def settle(
+        self, field: str, *, shown: Any = _NOTHING, usual: Any = _NOTHING, why: str = "", path: str | Path = ""
+    ) -> Any:
+        """The value of a field.
+
+        Args:
+            field: Its name.
+            shown: What the file's names, shapes or documents say, if they do.
+            usual: What to assume where nothing says it.
+            why: The reason of the assumption; without one the value changes no output, and isn't listed.
+            path: For errors.
+
+        Raises:
+            CheckpointError: The user says another value than the file, or nothing says it.
+        """
+        if field in self.fields:
+            value = self.take(field)
+            if shown is not _NOTHING and value != shown:
+                raise CheckpointError(f"{path}: {field}: got {value!r}, but the file says {shown!r}")
+            return value
+        if shown is not _NOTHING:
+            return shown
+        if self.like is not None:
+            return getattr(self.like, field)
+        if usual is _NOTHING:
+            raise CheckpointError(f"{path}: nothing says {field}; {say(field)}, or name the model with --model NAME")
+        return self.assume(field, usual, why)
+
+    def assume(self, field: str, value: Any, why: str) -> Any:
+        """Notes an assumption, unless the user set the field or it has no reason to be listed; gives the value."""
+        if field in self.fields:
+            return self.take(field)
+        if why:
+            self.assumed.append(Assumption(field, value, why))
+        return value
+
+    def rest(self) -> dict[str, Any]:
+        """The fields that reading didn't take."""
+        return {field: value for field, value in self.fields.items() if field not in self._used}
+
+
+def with_fields(config: Config, fields: Mapping[str, Any]) -> Config:
+    """A config with fields replaced, inner ones too.
+
+    Raises:
+        ValueError: Fields that make no model.
+    """
+    inner: dict[str, dict[str, Any]] = {}
+    outer: dict[str, Any] = {}
+    for name, value in fields.items():
+        part, _, field = name.partition(".")
+        if field:
+            inner.setdefault(part, {})[field] = value
+        else:
+            outer[name] = value
+    config = replace(config, **outer)
+    for part, changes in inner.items():
+        if getattr(config, part) is None:
+            raise ValueError(f"{part}.{next(iter(changes))}: the model has no {part}")
+        config = replace(config, **{part: replace(getattr(config, part), **changes)})
+    return config
+
+
+def say(*fields: str, value: str = "VALUE") -> str:
+    """How to say a field, on the command line and in Python."""
+    flags = " ".join(f"--set {field}={value}" for field in fields)
+    return f"say it with {flags} (in Python {', '.join(f'{field}={value}' for field in fields)})"

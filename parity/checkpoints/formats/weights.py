@@ -1,0 +1,230 @@
+"""Which tensors of a file are the model's: under which prefix, beside which heads, losses and optimiser states.
+
+People's files hold more than a model, under longer names: `module._orig_mod.`, `state_dict.model.`, `teacher.backbone.`
+and an optimiser besides. What is looked for is a patch embedding: where its name ends as some project's does, everything
+in front of that is a prefix, and the tensors under the prefix are the model. One rule serves every container, since all
+of them give names as paths. Two models in one file are two readings, between which `--prefix` chooses.
+
+    file:     epoch, optimizer.state.0.exp_avg, model.backbone.patch_embed.proj.weight, ..., model.classifier.weight
+    prefix:   model.backbone.
+    weights:  patch_embed.proj.weight, ..., head.weight (which was model.classifier.weight)
+    ignored:  epoch "no tensor", optimizer.* "state of the optimiser (300 tensors)"
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from ...configs import close_match
+from ..accounting import CheckpointError
+from ..containers.stored import FileTensors, Shape
+
+# How the patch embedding's name ends in each project's files: what comes before it is a prefix.
+_BASES = r"(?:(?:vit|deit|beit|data2vec_vision|ijepa|dinov2|dinov2_with_registers|vision_model)[./])?"
+ANCHORS: Mapping[str, re.Pattern[str]] = {
+    kind: re.compile(rf"(?P<prefix>(?:.*?[./])??){ending}")
+    for kind, ending in {
+        "open_clip": r"visual\.(?:conv1|trunk\.patch_embed\.proj)\.weight",
+        "torchvision": r"conv_proj\.(?:weight|conv_bn_relu_0\.0\.weight)",
+        "huggingface": rf"{_BASES}embeddings[./](?:patch_embeddings?)[./](?:projection[./])?(?:weight|kernel)",
+        "google": r"embedding[./]kernel",
+        "canonical": r"patch_embed\.(?:proj|stem\.0\.conv|proj\.0\.0)\.weight",
+    }.items()
+}
+# The projects whose names are canonical, or nearly.
+_KINDS = {"timm": "canonical", "meta": "canonical"}
+# What the head is called, and the names that one linear layer of it may be under.
+_HEADS = {"canonical": ("head", "head"), "torchvision": ("heads.head", "heads"), "huggingface": ("classifier",) * 2}
+# Heads that wrappers put beside a model: Lightning's, solo-learn's, a linear probe's.
+_OUTSIDE = re.compile(
+    r"(?:.*\.)?(?P<head>heads?|classifier|cls_head|linear_head|linear|fc)(?:\.\w+)*?\.(?:weight|bias)"
+)
+
+# What training leaves beside the weights, by the first part of a path that says it.
+_TRAINING = {
+    r"optimizers?|optimizer_states?|opt_state|optim": "state of the optimiser",
+    r"lr_schedulers?|schedulers?|(?:loss_|amp_|grad_|native_)?scaler|amp|rng_states?|random_states?|callbacks|loops"
+    r"|cuda_rng_state(?:_all)?|torch_rng_state|numpy_rng_state": "state of training",
+    r"criterions?|loss(?:es|_fn|_func)?|\w+_loss|(?:train_|val_|test_)?metrics?": "loss or metric of training",
+    r"dino_head|ibot_head|projector|projection_head|proj_head|momentum_projector|momentum_head|predictor|prototypes"
+    r"|prediction_head|contrastive_head|simclr_head": "projection head of pretraining",
+}
+_STATES = [(re.compile(rf"(?P<part>(?:.*?\.)?(?:{names}))\..*"), reason) for names, reason in _TRAINING.items()]
+_UNUSED = [
+    (re.compile(pattern), reason)
+    for pattern, reason in (
+        (r"(?:.*\.)?head\.(?:mlp2?\.\d+\.\w+|last_layer2?\..*|last_norm2?\..*)", "projection head of pretraining"),
+        (r"(?:.*\.)?(?:queue|queue_ptr|center|center2|n_averaged|num_updates)", "state of training"),
+        (r"(?:.*\.)?num_batches_tracked", "a counter, which evaluation doesn't ask"),
+        (r"(?:.*\.)?total_(?:ops|params)", "counts of operations and parameters"),
+    )
+]
+# Encoders whose `head` is a projection of pretraining (MoCo v3).
+_MOCO = re.compile(r"(?:.*\.)?(?:base_encoder|momentum_encoder|encoder_q|encoder_k)\.")
+_SHOWN = 6
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The tensors of one model in a file.
+
+    Attributes:
+        kind: Whose names they have: a key of `ANCHORS`.
+        path: What was opened, for errors.
+        tensors: By the names without the prefix.
+        prefix: What was in front of the names.
+        ignored: Why each other part of the file is left out.
+    """
+
+    kind: str
+    path: Path
+    tensors: FileTensors
+    prefix: str = ""
+    ignored: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        """Shape of each tensor."""
+        return self.tensors.shapes()
+
+
+def choose(
+    tensors: FileTensors, *, format: str | None = None, prefix: str | None = None, ignore: Sequence[str] = ()
+) -> Weights:
+    """The model's tensors among all those of a file.
+
+    Args:
+        tensors: Of the file, by their whole paths.
+        format: Whose names are looked for; anybody's by default.
+        prefix: What the model's names begin with, such as `teacher.backbone.`, where there are several models.
+        ignore: Shell-style patterns of names to leave out, such as `criterion.*`.
+
+    Raises:
+        CheckpointError: No model, or several; a prefix or a pattern that fits nothing. Says which there are.
+    """
+    path, ignored = tensors.path, dict(tensors.ignored)
+    names = _without_states(_within(tensors, prefix, ignored), ignored)
+    names = _without_patterns(names, prefix or "", ignore, ignored, path)
+    kinds = [_KINDS.get(format, format)] if format is not None else list(ANCHORS)
+    kind, root = _root(names, kinds, path, prefix or "")
+    renamed = {name.removeprefix(root): name for name in names if name.startswith(root)}
+    renamed |= _outside(names, root, renamed, kind, tensors)
+    if _MOCO.fullmatch(root):
+        for name in [name for name in renamed if re.match(r"(head|fc)\.", name)]:
+            ignored[renamed.pop(name)] = "projection head of pretraining"
+    renamed = _with_one_head(renamed, kind, tensors)
+    arrays = {new: tensors.arrays[(prefix or "") + old] for new, old in renamed.items()}
+    return Weights(kind, path, FileTensors(path, arrays), (prefix or "") + root, ignored)
+
+
+def known_kind(names: Collection[str]) -> str | None:
+    """Whose names a file's tensors have, wherever the model is in it; None of nobody's."""
+    return next((kind for kind, anchor in ANCHORS.items() if any(anchor.fullmatch(name) for name in names)), None)
+
+
+def _within(tensors: FileTensors, prefix: str | None, ignored: dict[str, str]) -> list[str]:
+    """Names under the prefix, without it."""
+    if prefix is None:
+        return list(tensors)
+    found = [name.removeprefix(prefix) for name in tensors if name.startswith(prefix)]
+    if not found:
+        tops = list(dict.fromkeys(name.partition(".")[0] + "." for name in tensors))
+        near = close_match(prefix, [root for _, root in _roots(list(tensors), list(ANCHORS))] or tops)
+        raise CheckpointError(f"{tensors.path}: prefix: got {prefix!r}, but names begin with {_some(tops)}{near}")
+    others = len(tensors) - len(found)
+    if others:
+        ignored["*"] = f"outside of the prefix {prefix} ({others} tensors)"
+    return found
+
+
+def _without_states(names: Iterable[str], ignored: dict[str, str]) -> list[str]:
+    """Names without what training leaves; each part is one line of the ignored, however many tensors it has."""
+    kept, parts = [], {}
+    for name in names:
+        state = next(((match["part"], why) for rule, why in _STATES if (match := rule.fullmatch(name))), None)
+        if state is not None:
+            parts.setdefault(state, []).append(name)
+        elif reason := next((why for rule, why in _UNUSED if rule.fullmatch(name)), None):
+            ignored[name] = reason
+        else:
+            kept.append(name)
+    ignored |= {f"{part}.*": f"{reason} ({len(found)} tensors)" for (part, reason), found in parts.items()}
+    return kept
+
+
+def _without_patterns(
+    names: Sequence[str], prefix: str, ignore: Sequence[str], ignored: dict[str, str], path: Path
+) -> list[str]:
+    left = list(names)
+    for pattern in ignore:
+        fits = [name for name in left if fnmatchcase(name, pattern) or fnmatchcase(prefix + name, pattern)]
+        if not fits and pattern not in ignored:
+            raise CheckpointError(f"{path}: ignore: no tensor is called {pattern!r}{close_match(pattern, left)}")
+        left = [name for name in left if name not in set(fits)]
+        ignored[pattern] = f"as asked ({len(fits)} tensors)" if len(fits) != 1 else "as asked"
+    return left
+
+
+def _roots(names: Iterable[str], kinds: Sequence[str]) -> list[tuple[str, str]]:
+    """Kind and prefix of each model, in the order of the file."""
+    found: dict[tuple[str, str], None] = {}
+    for name in names:
+        for kind in kinds:
+            if match := ANCHORS[kind].fullmatch(name):
+                found[kind, match["prefix"]] = None
+                break
+    return list(found)
+
+
+def _root(names: Sequence[str], kinds: Sequence[str], path: Path, prefix: str) -> tuple[str, str]:
+    roots = _roots(names, kinds)
+    if not roots:
+        raise CheckpointError(
+            f"{path}: no Vision Transformer that is known: none of its {len(names)} tensors is a patch embedding, such "
+            f"as patch_embed.proj.weight; found {_some(names)}"
+        )
+    if len(roots) > 1:
+        flags = " or ".join(f"--prefix {prefix}{root}" if root else "--prefix ''" for _, root in roots)
+        raise CheckpointError(f"{path}: {len(roots)} models in one file; choose one with {flags} (in Python prefix=)")
+    return roots[0]
+
+
+def _outside(
+    names: Sequence[str], root: str, inside: Mapping[str, str], kind: str, tensors: FileTensors
+) -> dict[str, str]:
+    """What isn't under the model's prefix: one linear layer is its head; anything else is left to be unexpected."""
+    outside = [name for name in names if not name.startswith(root)]
+    head = _HEADS.get(kind, ("head", "head"))
+    has_head = any(name == head[1] or name.startswith(f"{head[1]}.") for name in inside)
+    groups: dict[str, list[str]] = {}
+    for name in outside:
+        if match := _OUTSIDE.fullmatch(name):
+            groups.setdefault(name[: match.end("head")], []).append(name)
+    renamed = {name: name for name in outside}
+    if not has_head and len(groups) == 1:
+        ((group, members),) = groups.items()
+        for name in members:
+            renamed[head[1] + renamed.pop(name).removeprefix(group)] = name
+    return renamed
+
+
+def _with_one_head(renamed: dict[str, str], kind: str, tensors: FileTensors) -> dict[str, str]:
+    """Names with the head's own where one linear layer is under it: `heads.0`, `classifier.1`, `head.1`."""
+    if kind not in _HEADS:
+        return renamed
+    name, under = _HEADS[kind]
+    members = [key for key in renamed if key.startswith(f"{under}.") and not key.startswith("heads.pre_logits.")]
+    layers = {key.rpartition(".")[0] for key in members}
+    if len(layers) != 1 or not {key.rpartition(".")[2] for key in members} <= {"weight", "bias"}:
+        return renamed
+    (layer,) = layers
+    return {name + key.removeprefix(layer) if key in members else key: value for key, value in renamed.items()}
+
+
+def _some(names: Collection[str]) -> str:
+    shown = ", ".join(list(names)[:_SHOWN])
+    return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown or "none"
