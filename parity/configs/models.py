@@ -360,6 +360,11 @@ VIT: dict[str, Fields] = {
     | at((4, 8), (24, 40), num_classes=10, reg_tokens=2, pos_embed="none", dynamic_image_size=True)
     | dict(rope=Rope(kind="centered", temperature=100.0, rotate_half=True, rescale=2.0), layer_scale_init=0.1)
     | dict(attn_only_layer_scale=True),
+    "vit_test_dinov3_untied": size(48, 3, 4, 80)
+    | at((4, 8), (24, 40), num_classes=10, reg_tokens=2, pos_embed="none", cls_norm=True)
+    | dict(
+        rope=Rope(kind="centered", min_period=0.5, max_period=20.0, normalize_coords="max", rotate_half=True),
+    ),
     "vit_test_beit": size(48, 3, 4, 80, layer_scale_init=0.1)
     | at((4, 8), (24, 40), num_classes=10, pos_embed="none", rel_pos_bias="block", k_bias=False)
     | dict(global_pool="avg", final_norm=False, fc_norm=True),

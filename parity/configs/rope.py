@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 RopeKind = Literal["axial", "centered", "mixed"]
 Indexing = Literal["ij", "xy"]
+NormalizeCoords = Literal["separate", "min", "max"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,11 @@ class Rope:
             patches in [-1, 1] over periods temperature^(i / n) (DINOv3); `mixed` has learned frequencies for every
             block and head, over both axes at once.
         temperature: Base of the frequencies or periods; for `mixed`, of their start values.
+        min_period: Shortest period of `centered`, in half images; with `max_period` it takes the temperature's place,
+            and periods rise geometrically from one to the other.
+        max_period: Longest period.
+        normalize_coords: What `centered` divides the centres by: the patches of the axis itself (`separate`), or of
+            the shorter (`min`) or longer (`max`) side for both axes.
         offset: Added to each position, in patches.
         indexing: Which coordinate comes first: rows (`ij`) or columns (`xy`).
         reference_grid: Patches down and across that positions are scaled to; None for no scaling.
@@ -37,6 +43,9 @@ class Rope:
 
     kind: RopeKind = "axial"
     temperature: float = 10_000.0
+    min_period: float | None = None
+    max_period: float | None = None
+    normalize_coords: NormalizeCoords = "separate"
     offset: float = 0.0
     indexing: Indexing = "ij"
     reference_grid: tuple[int, int] | None = None
@@ -45,16 +54,38 @@ class Rope:
 
     def __post_init__(self) -> None:
         """Raises ValueError, naming the field, for a value that can't be used."""
-        for name, choices in (("kind", get_args(RopeKind)), ("indexing", get_args(Indexing))):
+        for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"rope.{name}: got {getattr(self, name)!r}, expected one of {', '.join(choices)}")
-        if not self.temperature > 0:
+        if not 0 < self.temperature < math.inf:
             raise ValueError(f"rope.temperature: got {self.temperature}, expected a value above 0")
+        self._check_centered()
         if self.rescale is not None and not self.rescale >= 1:
             raise ValueError(f"rope.rescale: got {self.rescale}, expected 1 or more, or none")
         grid = self.reference_grid
         if grid is not None and not (len(grid) == 2 and all(isinstance(side, int) and side >= 1 for side in grid)):
             raise ValueError(f"rope.reference_grid: got {grid}, expected positive patches down and across, or none")
+
+    def _check_centered(self) -> None:
+        """The fields that DINOv3's coordinates alone have."""
+        periods = (self.min_period, self.max_period)
+        for name, value in zip(("min_period", "max_period"), periods, strict=True):
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"rope.{name}: got {value}, expected a value above 0, or none")
+        if (self.min_period is None) != (self.max_period is None):
+            missing = "min_period" if self.min_period is None else "max_period"
+            raise ValueError(f"rope.{missing}: got None, expected both min_period and max_period, or neither")
+        for name, default in (("min_period", None), ("normalize_coords", "separate")):
+            value = getattr(self, name)
+            if self.kind != "centered" and value != default:
+                raise ValueError(f"rope.{name}: got {value!r}, expected {default!r} with kind {self.kind!r}")
+
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "kind": get_args(RopeKind),
+    "indexing": get_args(Indexing),
+    "normalize_coords": get_args(NormalizeCoords),
+}
 
 
 @functools.cache
@@ -66,11 +97,12 @@ def coordinates(rope: Rope, grid_size: tuple[int, int]) -> np.ndarray:
     """
     import numpy as np
 
+    sides = {"separate": grid_size, "min": (min(grid_size),) * 2, "max": (max(grid_size),) * 2}[rope.normalize_coords]
     axes = []
     for axis, size in enumerate(grid_size):
         t = np.arange(size) + rope.offset
         if rope.kind == "centered":
-            t = 2 * (t + 0.5) / size - 1
+            t = 2 * (t + 0.5) / sides[axis] - 1
         elif rope.reference_grid is not None:
             t = t / size * rope.reference_grid[axis]
         axes.append(t)
@@ -90,7 +122,10 @@ def frequencies(rope: Rope, head_dim: int) -> np.ndarray:
     """
     import numpy as np
 
-    steps = np.arange(head_dim // 4) / (head_dim // 4)
-    table = rope.temperature**-steps * (2 * math.pi if rope.kind == "centered" else 1)
+    num = head_dim // 4
+    if rope.min_period is not None and rope.max_period is not None:
+        table = 2 * math.pi / (rope.min_period * (rope.max_period / rope.min_period) ** np.linspace(0, 1, num))
+    else:
+        table = rope.temperature ** -(np.arange(num) / num) * (2 * math.pi if rope.kind == "centered" else 1)
     table.setflags(write=False)
     return table

@@ -69,6 +69,7 @@ class VitConfig:
         embed_norm: A norm over the embedded patches, before anything is added.
         pre_norm: A norm between the embeddings and the blocks (CLIP).
         final_norm: A norm over all tokens after the blocks.
+        cls_norm: A final norm of its own for the prefix tokens, beside that of the patches (DINOv3).
         fc_norm: A norm over the pooled features.
         class_token: A learned token in front of the patches.
         dist_token: DeiT's second token, with a head of its own; the logits of both heads are averaged.
@@ -128,6 +129,7 @@ class VitConfig:
     embed_norm: bool = False
     pre_norm: bool = False
     final_norm: bool = True
+    cls_norm: bool = False
     fc_norm: bool = False
     class_token: bool = True
     dist_token: bool = False
@@ -236,6 +238,9 @@ class VitConfig:
         _expect(self.class_token or not self.dist_token, "dist_token", True, "class_token=True with it")
         if self.dist_token:
             _expect(self.global_pool == "token", "global_pool", repr(self.global_pool), "'token' with dist_token")
+        if self.cls_norm:
+            _expect(self.final_norm, "cls_norm", True, "false without final_norm")
+            _expect(self.num_prefix_tokens > 0, "cls_norm", True, "false without prefix tokens")
         if self.global_pool == "none":
             _expect(self.num_classes == 0, "num_classes", self.num_classes, "0 with global_pool='none'")
         self._check_attention()
@@ -299,6 +304,7 @@ _SWITCHES = (
     "embed_norm",
     "pre_norm",
     "final_norm",
+    "cls_norm",
     "fc_norm",
     "class_token",
     "dist_token",

@@ -53,6 +53,11 @@ BAD_FIELDS = [
         r"^dist_token: got True, expected class_token=True with it$",
     ),
     ({"dist_token": True, "global_pool": "avg"}, r"^global_pool: got 'avg', expected 'token' with dist_token$"),
+    ({"cls_norm": True, "final_norm": False}, r"^cls_norm: got True, expected false without final_norm$"),
+    (
+        {"cls_norm": True, "class_token": False, "global_pool": "avg"},
+        r"^cls_norm: got True, expected false without prefix tokens$",
+    ),
     ({"global_pool": "none"}, r"^num_classes: got 1000, expected 0 with global_pool='none'$"),
     (
         {"pos_embed": "sincos2d", "embed_dim": 6, "num_heads": 1},
@@ -171,6 +176,25 @@ def test_the_name_says_nothing_of_input_and_classes_and_everything_of_the_archit
         ({"kind": "polar"}, r"^rope.kind: got 'polar', expected one of axial, centered, mixed$"),
         ({"indexing": "yx"}, r"^rope.indexing: got 'yx', expected one of ij, xy$"),
         ({"temperature": 0}, r"^rope.temperature: got 0, expected a value above 0$"),
+        ({"temperature": float("inf")}, r"^rope.temperature: got inf, expected a value above 0$"),
+        (
+            {"kind": "centered", "min_period": 1.0},
+            r"^rope.max_period: got None, expected both min_period and max_period",
+        ),
+        (
+            {"kind": "centered", "max_period": 1.0},
+            r"^rope.min_period: got None, expected both min_period and max_period",
+        ),
+        (
+            {"kind": "centered", "min_period": -1.0, "max_period": 1.0},
+            r"^rope.min_period: got -1.0, expected a value abov",
+        ),
+        ({"min_period": 1.0, "max_period": 9.0}, r"^rope.min_period: got 1.0, expected None with kind 'axial'$"),
+        ({"normalize_coords": "max"}, r"^rope.normalize_coords: got 'max', expected 'separate' with kind 'axial'$"),
+        (
+            {"kind": "centered", "normalize_coords": "mean"},
+            r"^rope.normalize_coords: got 'mean', expected one of separate",
+        ),
         ({"rescale": 0.5}, r"^rope.rescale: got 0.5, expected 1 or more, or none$"),
         ({"reference_grid": (4, 0)}, r"^rope.reference_grid: got \(4, 0\), expected positive patches down and across"),
     ],

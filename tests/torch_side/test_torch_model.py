@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 import vit_torch
 from parity import configs
@@ -42,6 +43,18 @@ def test_intermediates_by_index(make_model, make_images):
     for index in (3, -4):
         with pytest.raises(ValueError, match=rf"^indices: got {index}, expected values in \[-3, 3\)$"):
             model.forward_intermediates(images, indices=[index])
+
+
+def test_class_and_register_tokens_have_a_norm_of_their_own(make_model, make_images):
+    """As in DINOv3, whose `cls_norm` takes the first `n_storage_tokens + 1` tokens."""
+    model = make_model("vit_test_dinov3_untied", dtype=torch.float64)
+    images = make_images(model)
+    (tokens,) = model.forward_intermediates(images, indices=[-1])
+    norms = [(model.cls_norm, tokens[:, :3]), (model.norm, tokens[:, 3:])]
+    expected = torch.cat([F.layer_norm(x, (48,), norm.weight, norm.bias, 1e-6) for norm, x in norms], dim=1)
+    assert torch.equal(model.forward_features(images), expected)
+    assert torch.equal(model.forward_intermediates(images, indices=[-1], norm=True)[0], expected)
+    assert not torch.equal(model.norm(tokens)[:, :3], expected[:, :3])
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 40, 24), (2, 1, 24, 40), (2, 24, 40, 3), (3, 24, 40)])

@@ -61,6 +61,7 @@ class VisionTransformer(nnx.Module):
         block = BLOCKS[config.block]
         self.blocks = nnx.List([block(config, i, rngs=rngs) for i in range(config.depth)])
         self.norm = make_norm(config, dim, rngs=rngs) if config.final_norm else None
+        self.cls_norm = make_norm(config, dim, rngs=rngs) if config.cls_norm else None
         self.attn_pool = AttentionPool(config, rngs=rngs) if config.global_pool == "map" else None
         self.fc_norm = make_norm(config, dim, rngs=rngs) if config.fc_norm else None
         self.pre_logits = (
@@ -92,7 +93,7 @@ class VisionTransformer(nnx.Module):
     def forward_features(self, images: Float[Array, "b h w c"], *, key: random.Key | None = None) -> Tokens:
         """All tokens after the blocks and the final norm, prefix tokens first."""
         x, _ = self._run(images, key=key)
-        return x if self.norm is None else self.norm(x)
+        return self._normed(x)
 
     def forward_intermediates(
         self, images: Float[Array, "b h w c"], *, indices: Sequence[int] | None = None, norm: bool = False
@@ -113,7 +114,7 @@ class VisionTransformer(nnx.Module):
                 raise ValueError(f"indices: got {index}, expected values in [-{depth}, {depth})")
         _, outputs = self._run(images, collect=True)
         chosen = outputs if indices is None else [outputs[index] for index in indices]
-        return [self.norm(x) for x in chosen] if norm and self.norm is not None else chosen
+        return [self._normed(x) for x in chosen] if norm else chosen
 
     def forward_head(self, x: Tokens) -> Float[Array, "b classes"]:
         """Logits (or pooled features) of the tokens that `forward_features` returns."""
@@ -155,6 +156,15 @@ class VisionTransformer(nnx.Module):
         if config.pos_embed == "none":
             return x
         return add_positions(x, fixed_positions(config, grid_size, x.dtype), config)
+
+    def _normed(self, x: Tokens) -> Tokens:
+        """The final norm, or both of them."""
+        if self.norm is None:
+            return x
+        if self.cls_norm is None:
+            return self.norm(x)
+        prefix = self.config.num_prefix_tokens
+        return jnp.concatenate([self.cls_norm(x[:, :prefix]), self.norm(x[:, prefix:])], axis=1)
 
     def _pool(self, x: Tokens) -> Float[Array, "..."]:
         config = self.config

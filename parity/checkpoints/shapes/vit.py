@@ -35,6 +35,8 @@ def shapes(config: VitConfig) -> Iterator[tuple[str, Shape]]:
         yield from _BLOCKS[config.block](f"blocks.{i}", i, config)
     if config.final_norm:
         yield from _norm("norm", dim, config)
+    if config.cls_norm:
+        yield from _norm("cls_norm", dim, config)
     if config.global_pool == "map":
         hidden = config.attn_pool_mlp_dim or config.mlp_dim
         yield "attn_pool.latent", (1, 1, dim)
