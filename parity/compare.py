@@ -124,12 +124,9 @@ def difference(name: str, left: np.ndarray, right: np.ndarray, *, scale: float =
         )
     apart = left - right
     distance, norm = float(np.linalg.norm(apart)), float(np.linalg.norm(right))
-    # Against zeros no distance is relative: equal is 0, all else infinitely far.
-    yardstick = max(norm, scale)
-    relative = distance / yardstick if yardstick else (math.inf if distance else 0.0)
     return Difference(
         name=name,
-        relative_l2=relative,
+        relative_l2=relative(distance, max(norm, scale)),
         max_abs=float(np.abs(apart).max(initial=0.0)),
         scale=scale if scale > norm else 0.0,
         left_shape=left.shape,
@@ -204,16 +201,24 @@ def magnitudes(left: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray]) 
 def not_identical(left: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray]) -> tuple[str, ...]:
     """Names whose arrays aren't equal bit for bit in the same type and shape, or that one side lacks."""
     shared = [name for name in left if name in right]
-    unequal = [name for name in shared if not _same_bits(left[name], right[name])]
+    unequal = [name for name in shared if not same_bits(left[name], right[name])]
     return (*unequal, *(name for name in left if name not in right), *(name for name in right if name not in left))
 
 
-def _same_bits(left: np.ndarray, right: np.ndarray) -> bool:
+def same_bits(left: np.ndarray, right: np.ndarray) -> bool:
+    """Whether two arrays are of one type and shape and equal bit for bit: NaN equals itself, -0.0 differs from 0.0."""
     if left.dtype != right.dtype or left.shape != right.shape:
         return False
-    # As integers, so that NaN equals itself and -0.0 differs from 0.0.
-    word = np.dtype(f"u{left.dtype.itemsize}")
-    return bool(np.array_equal(np.ascontiguousarray(left).view(word), np.ascontiguousarray(right).view(word)))
+    return bool(np.array_equal(_bytes_of(left), _bytes_of(right)))
+
+
+def relative(distance: float, scale: float) -> float:
+    """A distance relative to a scale; against zeros no distance is relative: equal is 0, all else infinitely far."""
+    return distance / scale if scale else (math.inf if distance else 0.0)
+
+
+def _bytes_of(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
 def _count_non_finite(array: np.ndarray) -> int:

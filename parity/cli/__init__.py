@@ -12,6 +12,7 @@ from .common import escaped, print_rich, use_cpu_devices
 from .demo import demo
 from .diff import diff
 from .models import info, models
+from .tensors import tensors
 from .train import recipe_commands, train
 from .weights import convert, evaluate
 
@@ -26,6 +27,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "convert": convert,
     "check": check,
     "diff": diff,
+    "tensors": tensors,
 }
 
 
