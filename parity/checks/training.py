@@ -94,7 +94,7 @@ def check_training(
         CheckpointError: Not a readable checkpoint.
     """
     check_dtypes(dtypes)
-    source = open_source(recipe.data.name, recipe.data.train_split)
+    source = open_source(recipe.data.name, recipe.data.train_split, folder=recipe.data.folder)
     target = open_target(
         model,
         depth=depth,
@@ -118,10 +118,8 @@ def check_training(
 
 def _batches(source: Any, recipe: Recipe, config: Config) -> Any:
     """Training batches of the model's size; grey images get as many channels as it takes."""
-    if source.in_chans not in (1, config.in_chans):
-        raise ValueError(f"in_chans: {source.name} has {source.in_chans}, and the model {config.in_chans}")
     return train_batches(
-        source,
+        source.with_channels(3 if config.in_chans == 3 else 1),
         batch_size=recipe.batch_size,
         image_size=config.image_size,
         preprocessing=config.preprocessing,

@@ -57,6 +57,8 @@ def is_path(target: str) -> bool:
 
 def check_classes(config: Config, num_classes: int, path: str, data: str) -> None:
     """Raises ValueError where a model's head and a data set don't go together."""
+    if not config.num_classes:
+        raise ValueError(f"{path}: got a model without a head, expected one of the {num_classes} classes of {data}")
     if config.num_classes != num_classes:
         raise ValueError(f"{path}: got a head of {config.num_classes} classes, but {data} has {num_classes}")
 

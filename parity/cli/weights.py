@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+import tyro
 from tyro.conf import Positional
 
+from ..configs.image_folder import FolderOptions
 from .common import Format, Framework, From, NumericsSource, check_classes, escaped, print_rich, use_present_platform
 
 Training = Literal["torch-training", "flax-training"]
@@ -87,6 +89,7 @@ def evaluate(
     data: str = "digits",
     split: str = "test",
     data_dir: Path | None = None,
+    folder: Annotated[FolderOptions, tyro.conf.arg(name="")] = FolderOptions(),
     framework: Framework | None = None,
     batch_size: int = 64,
 ) -> int:
@@ -97,6 +100,7 @@ def evaluate(
         data: `digits`, a TFDS image-classification set, or an image folder.
         split: Of the data set.
         data_dir: Where data sets are kept; `$VIT_PARITY_DATA` or a cache folder by default.
+        folder: How an image folder is read.
         framework: `flax` or `torch`; every installed one by default.
         batch_size: Images at a time.
     """
@@ -107,7 +111,7 @@ def evaluate(
     from ..data import eval_batches, open_source
 
     use_present_platform()
-    source = open_source(data, split, data_dir=data_dir)
+    source = open_source(data, split, data_dir=data_dir, folder=folder)
     packages = {"flax": ("vit_jax", "jax"), "torch": ("vit_torch", "torch")}
     chosen = [framework] if framework else [name for name, (_, needs) in packages.items() if find_spec(needs)]
     table = Table("framework", "images", "accuracy", "loss", box=None, header_style="bold")
@@ -116,7 +120,7 @@ def evaluate(
         model = import_module(package).load(path)
         check_classes(model.config, source.num_classes, path, data)
         images = {"image_size": model.config.image_size, "preprocessing": model.config.preprocessing}
-        batches = eval_batches(source, batch_size=batch_size, **images)
+        batches = eval_batches(source.with_channels(model.config.in_chans), batch_size=batch_size, **images)
         result = import_module(f"{package}.evaluate").evaluate(model, batches)
         table.add_row(name, str(result.count), f"{result.accuracy:.4%}", f"{result.loss:.6f}")
     print_rich(table)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import operator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -15,6 +17,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 OPENAI_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 HALF = (0.5, 0.5, 0.5)
+# Red, green and blue of a grey image: Pillow's `L`, ITU-R 601.
+LUMA = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +26,7 @@ class Preprocessing:
     """Resize, crop and normalise.
 
     Attributes:
-        mean: Per channel, of images scaled to [0, 1]; one value for each input channel.
+        mean: Per channel, of images scaled to [0, 1]; one value for each input channel, or one for all of them.
         std: Per channel, as `mean`.
         interpolation: Kernel of the resize (Pillow's meaning, antialiased).
         crop_pct: The image is resized so that the crop covers this fraction of it (`crop_pct_of` makes it of pixels).
@@ -57,6 +61,17 @@ class Preprocessing:
             if getattr(self, name) not in get_args(kind):
                 expected = ", ".join(get_args(kind))
                 raise ValueError(f"{name}: got {getattr(self, name)!r}, expected one of {expected}")
+
+    def grey(self) -> Preprocessing:
+        """The same for a model of one channel, whose images are 0.299 red + 0.587 green + 0.114 blue.
+
+        The mean of such images is the same sum of the channels' means. Of their deviations it is an upper bound, which
+        channels that move together, as photographs' nearly do, come close to.
+        """
+        if len(self.mean) != len(LUMA):
+            return self
+        mean, std = (round(sum(map(operator.mul, LUMA, values)), 6) for values in (self.mean, self.std))
+        return dataclasses.replace(self, mean=(mean,), std=(std,))
 
     def resized(self, size: tuple[int, int]) -> tuple[int, int]:
         """The height and width that an image is resized to cover, fill or fit in, before `size` is cut from it."""

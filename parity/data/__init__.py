@@ -5,13 +5,16 @@ Importing this package needs numpy alone; grain, TFDS, scikit-learn and Pillow a
 
 from parity.configs.augmentation import Augmentation
 from parity.data.augment import augment_image, horizontal_flip, random_resized_crop, random_rotate, random_shift
+from parity.data.decode import ImageWarning
 from parity.data.loader import Batch, eval_batches, train_batches
 from parity.data.preprocessing import normalize, preprocess, resize_and_crop
-from parity.data.sources import Source, default_data_dir, open_source
+from parity.data.source import Source
+from parity.data.sources import default_data_dir, open_source
 
 __all__ = [
     "Augmentation",
     "Batch",
+    "ImageWarning",
     "Source",
     "augment_image",
     "default_data_dir",

@@ -92,7 +92,7 @@ def normalize(images: np.ndarray, preprocessing: Preprocessing, dtype: Any = np.
 
     Args:
         images: uint8 (..., c).
-        preprocessing: Gives `mean` and `std`, one value for each channel.
+        preprocessing: Gives `mean` and `std`, one value for each channel, or one for all.
         dtype: Type of the result; what is narrower than float32 is computed in float32.
 
     Returns:
@@ -103,7 +103,7 @@ def normalize(images: np.ndarray, preprocessing: Preprocessing, dtype: Any = np.
     """
     if images.dtype != np.uint8:
         raise ValueError(f"images: got {images.dtype}, expected uint8")
-    if images.shape[-1] != len(preprocessing.mean):
+    if len(preprocessing.mean) not in (1, images.shape[-1]):
         raise ValueError(f"images: got {images.shape[-1]} channels, expected {len(preprocessing.mean)}, as mean has")
     compute = np.result_type(dtype, np.float32)
     mean, std = (np.asarray(values, compute) for values in (preprocessing.mean, preprocessing.std))

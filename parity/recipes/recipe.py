@@ -13,6 +13,7 @@ from typing import Any, Literal
 from .. import configs
 from ..configs import Config, Execution
 from ..configs.augmentation import Augmentation
+from ..configs.image_folder import FolderOptions
 from ..configs.registry import build, jsonable
 
 Precision = Literal["float32", "bfloat16", "float64"]
@@ -38,6 +39,7 @@ class Data:
         name: As `parity.data.open_source` takes it: `digits`, a TFDS name, or a folder.
         train_split: Split to train on.
         test_split: Split to evaluate on.
+        folder: How the files of an image folder are read.
         augmentation: Random changes of training images.
         num_threads: Threads that prepare batches, in each worker; 0, the fastest for tiny images, is none.
         num_workers: Processes that prepare batches; 0 is the process of the training.
@@ -46,6 +48,7 @@ class Data:
     name: str
     train_split: str = "train"
     test_split: str = "test"
+    folder: FolderOptions = field(default_factory=FolderOptions)
     augmentation: Augmentation = field(default_factory=Augmentation)
     num_threads: int = 2
     num_workers: int = 0
@@ -166,7 +169,10 @@ class Recipe:
         """
         rates = {name: getattr(self, name) for name in ("drop_rate", "attn_drop_rate", "drop_path_rate")}
         classes = {} if num_classes is None else {"num_classes": num_classes}
-        return configs.get(self.model, **classes | rates | dict(self.overrides))
+        changes = classes | rates | dict(self.overrides)
+        if changes.get("in_chans") == 1:  # images are grey, and their mean follows from that of the colours
+            changes = {"preprocessing": configs.get(self.model).preprocessing.grey()} | changes
+        return configs.get(self.model, **changes)
 
     def __post_init__(self) -> None:
         """Raises ValueError where a field can't be used."""
@@ -203,7 +209,8 @@ def from_dict(data: Mapping[str, Any]) -> Recipe:
     fields = dict(data)
     if isinstance(fields.get("data"), Mapping):
         fields["data"] = dict(fields["data"])
-        _build_at(fields["data"], "augmentation", Augmentation, "data.augmentation")
+        for name, cls in (("augmentation", Augmentation), ("folder", FolderOptions)):
+            _build_at(fields["data"], name, cls, f"data.{name}")
     for name, cls in (("data", Data), ("optimizer", Optimizer), ("mesh", MeshShape), ("execution", Execution)):
         _build_at(fields, name, cls, name)
     if isinstance(fields.get("overrides"), Mapping):

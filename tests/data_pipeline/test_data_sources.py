@@ -1,4 +1,4 @@
-"""Sources: the digits, TFDS sets and image folders."""
+"""Sources: the digits and TFDS sets."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from parity.configs.image_folder import FolderOptions
 from parity.data import default_data_dir, open_source
 
 # --- digits ---
@@ -199,82 +200,36 @@ def test_unknown_name_has_a_close_match(tmp_path):
     assert time.monotonic() - began < 10, "did TFDS ask the network?"
 
 
-# --- image folders ---
+# --- any of them ---
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """train: cat 3 (one nested), dog 2; test: cat 1, dog 1."""
-    pil = pytest.importorskip("PIL.Image")
-    root = tmp_path / "pets"
-    names = ("train/dog/b.png", "train/dog/a.bmp", "train/cat/x.PNG", "train/cat/deep/er/y.png", "train/cat/w.webp")
-    for i, name in enumerate((*names, "test/cat/t.png", "test/dog/u.jpeg")):
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pil.fromarray(np.full((4, 6, 3), 20 * i, np.uint8)).save(path)
-    (root / "train/cat/notes.txt").write_text("not an image")
-    (root / "train/cat/._x.png").write_text("left by macOS")
-    return root
+def test_channels_as_the_model_takes_them(digits_test):
+    colour = digits_test.with_channels(3)
+    assert (colour.in_chans, colour.class_names) == (3, digits_test.class_names)
+    np.testing.assert_array_equal(colour[5]["image"], np.repeat(digits_test[5]["image"], 3, axis=-1))
+    np.testing.assert_array_equal(colour.with_channels(1)[5]["image"], digits_test[5]["image"])
+    with pytest.raises(
+        ValueError, match=r"^in_chans: the model takes 4 channels, and the images of digits can be read"
+    ):
+        digits_test.with_channels(4)
 
 
-def test_folder(folder):
-    source = open_source(str(folder), "train")
-    assert source.class_names == ("cat", "dog")
-    names = [str(path.relative_to(folder / "train")) for path in source.files]
-    assert names == ["cat/deep/er/y.png", "cat/w.webp", "cat/x.PNG", "dog/a.bmp", "dog/b.png"]
-    assert [example["label"] for example in source] == [0, 0, 0, 1, 1]
-    np.testing.assert_array_equal(source[4]["image"], np.zeros((4, 6, 3), np.uint8))
-    assert len(open_source(str(folder), "test")) == 2
-    assert pickle.loads(pickle.dumps(source)) == source
+@pytest.mark.usefixtures("tiny_builder")
+def test_colours_of_a_tfds_set_become_grey(tmp_path):
+    source = open_source("tiny_colours", "train", data_dir=tmp_path)
+    grey = source.with_channels(1)
+    assert grey[3]["image"].shape == (*source[3]["image"].shape[:2], 1)
+    np.testing.assert_array_equal(grey[3]["image"], source[3]["image"][..., :1])
 
 
-def test_folder_by_relative_path(folder, monkeypatch):
-    monkeypatch.chdir(folder.parent)
-    assert len(open_source("./pets", "train")) == 5
-    assert len(open_source("pets/", "train")) == 5
+def test_options_of_folders_are_refused_elsewhere(tmp_path):
+    with pytest.raises(ValueError, match=r"^folder: got options for image folders, but digits is a TFDS set"):
+        open_source("digits", "train", data_dir=tmp_path, folder=FolderOptions(exif_orientation=True))
 
 
-@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "1"])
-def test_folder_converts_to_rgb(mode, folder):
-    from PIL import Image
-
-    Image.new("RGB", (6, 4), (255, 255, 255)).convert(mode).save(folder / "train/cat/a.png")
-    np.testing.assert_array_equal(open_source(str(folder), "train")[0]["image"], np.full((4, 6, 3), 255, np.uint8))
-
-
-def test_sixteen_bits_are_not_clipped_in_silence(folder):
-    from PIL import Image
-
-    Image.fromarray(np.full((4, 6), 40_000, np.uint16)).save(folder / "train/cat/a.png")
-    with pytest.raises(ValueError, match=r"cat/a.png: .*got pixels of mode I;16, expected 8 bits"):
-        open_source(str(folder), "train")[0]
-
-
-@pytest.mark.parametrize("damage", ["empty", "garbage", "truncated"])
-def test_corrupted_file_is_named(damage, folder):
-    from PIL import Image
-
-    path = folder / "train/cat/a.png"
-    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
-    Image.fromarray(noise).save(path)
-    content = path.read_bytes()
-    path.write_bytes({"empty": b"", "garbage": b"no image at all", "truncated": content[:1000]}[damage])
-    source = open_source(str(folder), "train")
-    with pytest.raises(ValueError, match=r"pets/train/cat/a.png: can't be read as an image"):
-        source[0]
-
-
-def test_folder_classes_differ(folder):
-    (folder / "test" / "emu").mkdir()
-    with pytest.raises(ValueError, match=r"train and test differ in their classes: \['emu'\]"):
-        open_source(str(folder), "train")
-
-
-def test_folder_errors(folder, tmp_path):
-    with pytest.raises(ValueError, match=r"got split 'dev', expected one of its subfolders \('test', 'train'\)"):
-        open_source(str(folder), "dev")
-    with pytest.raises(ValueError, match="nowhere', expected an existing folder"):
-        open_source(str(tmp_path / "nowhere"), "train")
-    (tmp_path / "void/train/cat").mkdir(parents=True)
-    with pytest.raises(ValueError, match=r"void/train: got no image"):
-        open_source(str(tmp_path / "void"), "train")
+def test_a_bare_word_that_is_a_folder(tmp_path, monkeypatch):
+    pytest.importorskip("tensorflow_datasets")
+    (tmp_path / "pets").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"got 'pets', .*; for the folder of that name write ./pets$"):
+        open_source("pets", "train", data_dir=tmp_path / "data")
