@@ -232,14 +232,15 @@ def _prefix_hint(left: FileTensors, right: FileTensors) -> str:
     """Advice where one side's names are the other's behind a prefix; empty where no prefix makes more of them meet."""
     from collections import Counter
 
-    shared = sum(name in right for name in left)
-    best = ("", "", shared)
-    for flag, side, other in (("left", left, right), ("right", right, left)):
+    shared = most = sum(name in right for name in left)
+    advice = ""
+    for flag, side, other in (("--left-prefix", left, right), ("--right-prefix", right, left)):
         ends = ((name, separator.end()) for name in side for separator in re.finditer(r"[./]", name))
-        prefixes = Counter(name[:end] for name, end in ends if name[end:] in other)
-        for prefix, count in prefixes.most_common(1):
-            best = max(best, (flag, prefix, count), key=lambda found: found[2])
-    return f"{best[2]} names instead of {shared} are on both sides with --{best[0]}-prefix {best[1]}" if best[0] else ""
+        found = Counter(name[:end] for name, end in ends if name[end:] in other)
+        if (count := max(found.values(), default=0)) > most:
+            best = [prefix for prefix in found if found[prefix] == count]
+            most, advice = count, f"{flag} {' or '.join(best)}"
+    return f"{most} names instead of {shared} are on both sides with {advice}" if advice else ""
 
 
 def _some(names: Sequence[str], count: int = 5) -> str:
