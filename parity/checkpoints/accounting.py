@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 Shape = tuple[int, ...]
 
 _SHOWN = 20
+_LINES = "\n  "
 
 
 class CheckpointError(ValueError):
     """A file that is not the checkpoint it should be; the message names the file and the tensors."""
+
+
+def cut(items: Sequence[str], *, between: str = ", ") -> str:
+    """Items one after another; of many, the first ones and how many more there are."""
+    more = [f"... and {len(items) - _SHOWN} more"] if len(items) > _SHOWN else []
+    return between.join([*items[:_SHOWN], *more])
 
 
 def account(expected: Mapping[str, Shape], found: Mapping[str, Shape], *, source: str) -> None:
@@ -34,9 +41,8 @@ def account(expected: Mapping[str, Shape], found: Mapping[str, Shape], *, source
         if name in found and tuple(found[name]) != tuple(shape)
     ]
     if problems:
-        more = [f"... and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
-        lines = "\n  ".join(problems[:_SHOWN] + more)
-        raise CheckpointError(f"{source}: {len(problems)} of {len(expected)} expected tensors don't fit\n  {lines}")
+        what = f"{len(problems)} of {len(expected)} expected tensors don't fit"
+        raise CheckpointError(f"{source}: {what}\n  {cut(problems, between=_LINES)}")
 
 
 def expect_floats(dtypes: Mapping[str, np.dtype], *, source: str) -> None:
@@ -52,5 +58,4 @@ def expect_floats(dtypes: Mapping[str, np.dtype], *, source: str) -> None:
     # NumPy counts its own types alone as floating; bfloat16 and float8 are of `ml_dtypes`.
     wrong = [f"{name}: got {dtype}" for name, dtype in dtypes.items() if "float" not in dtype.name]
     if wrong:
-        more = [f"... and {len(wrong) - _SHOWN} more"] if len(wrong) > _SHOWN else []
-        raise CheckpointError(f"{source}: expected floating-point numbers\n  " + "\n  ".join(wrong[:_SHOWN] + more))
+        raise CheckpointError(f"{source}: expected floating-point numbers\n  {cut(wrong, between=_LINES)}")

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from parity import outputs
 from parity.checkpoints import CheckpointError, Tensors, open_tensors, write_tensors
-from parity.checkpoints.containers.files import write_directory
+from parity.checkpoints.containers.files import Directory, write_directory
 from parity.compare import not_identical
 
 
@@ -41,6 +42,10 @@ def test_the_library_reads_shards(tmp_path, tensors):
         assert all(index["weight_map"][name] == file for name in shard)
         found |= shard
     assert not_identical(found, tensors) == ()
+
+
+# Whatever a directory holds may be replaced.
+ANY = Directory(documents=("config.json",), is_ours=lambda path: True)
 
 
 class Made(Tensors):
@@ -99,11 +104,11 @@ class Failing(Made):
 @pytest.mark.parametrize("tensors", [Failing(5, 10), Lying(5, 10), {"0003": np.zeros(3, "M8[s]")}])
 def test_an_error_in_the_middle_leaves_what_was_there(tmp_path, tensors: Mapping[str, np.ndarray]):
     target = tmp_path / "model"
-    write_directory(target, {"a": np.ones(3)}, {"config.json": 1}, replaces=lambda _: True)
+    write_directory(target, ANY, {"a": np.ones(3)}, {"config.json": 1})
     with pytest.raises(CheckpointError, match=r"tensor 000[03]"):
-        write_directory(target, tensors, {"config.json": 2}, replaces=lambda _: True)
+        write_directory(target, ANY, tensors, {"config.json": 2})
     with pytest.raises(CheckpointError):
-        write_directory(tmp_path / "new", tensors, {"config.json": 2}, replaces=lambda _: True)
+        write_directory(tmp_path / "new", ANY, tensors, {"config.json": 2})
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     assert json.loads((target / "config.json").read_text()) == 1
     assert set(open_tensors(target)) == {"a"}
@@ -114,7 +119,7 @@ import sys
 from pathlib import Path
 import numpy as np
 sys.path.insert(0, {tests!r})
-from test_containers_writing import Made
+from test_containers_writing import ANY, Made
 from parity.checkpoints.containers.files import write_directory
 
 class Hanging(Made):
@@ -124,13 +129,13 @@ class Hanging(Made):
             sys.stdin.read()
         return super().__getitem__(name)
 
-write_directory(Path({target!r}), Hanging(50, 100_000), {{"config.json": 2}}, replaces=lambda _: True)
+write_directory(Path({target!r}), ANY, Hanging(50, 100_000), {{"config.json": 2}})
 """
 
 
 def test_sigkill_leaves_what_was_there(tmp_path):
     target = tmp_path / "model"
-    write_directory(target, {"a": np.ones(3)}, {"config.json": 1}, replaces=lambda _: True)
+    write_directory(target, ANY, {"a": np.ones(3)}, {"config.json": 1})
     code = KILLED.format(tests=str(Path(__file__).parent), target=str(target))
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", code], env=os.environ, **pipes) as process:
@@ -140,7 +145,9 @@ def test_sigkill_leaves_what_was_there(tmp_path):
     assert sorted(path.name for path in target.iterdir()) == ["config.json", "model.safetensors"]
     assert json.loads((target / "config.json").read_text()) == 1
     assert set(open_tensors(target)) == {"a"}
-    # Something was being written, beside the target.
-    assert any(path.name.startswith(".model.") for path in tmp_path.iterdir())
-    write_directory(target, {"b": np.ones(3)}, {"config.json": 2}, replaces=lambda _: True)
+    # Something was being written, beside the target; the next one names it, and leaves it.
+    (left,) = outputs.leftovers(target)
+    with pytest.warns(outputs.LeftoverWarning, match=rf"model: left by .*: {left}; remove it if nothing writes there"):
+        write_directory(target, ANY, {"b": np.ones(3)}, {"config.json": 2})
     assert set(open_tensors(target)) == {"b"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == [left.name, "model"]

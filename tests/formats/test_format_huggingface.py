@@ -336,7 +336,7 @@ def test_preprocessing_and_labels_go_along(tmp_path):
 def test_another_directory_is_not_replaced(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     config = small("vit_base_patch16_224")
-    with pytest.raises(CheckpointError, match="exists and is no such checkpoint"):
+    with pytest.raises(CheckpointError, match="exists and is no such checkpoint that vit-parity wrote"):
         huggingface.write(tmp_path, config, parameters(config))
     assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
 

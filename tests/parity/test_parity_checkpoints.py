@@ -145,7 +145,9 @@ def test_a_crash_while_saving_keeps_the_old_checkpoint(saved, monkeypatch, side,
             patch.setattr("parity.checkpoints.containers.files.write_tensors", _raise_after_half(CrashError))
         else:
             rename = Path.rename
-            # The old directory has just been moved away when the new one fails to take its place.
+            # Where the system can't exchange two directories, the old one has just been moved away when the new one
+            # fails to take its place.
+            patch.setattr("parity.outputs._exchanged_at_once", lambda one, other: False)
             patch.setattr(
                 Path, "rename", lambda self, to: _fail(CrashError) if self.name == "new" else rename(self, to)
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,6 +14,7 @@ import numpy as np
 from ...configs import Config, get, name_of, replace
 from ..accounting import CheckpointError
 from ..checkpoint import Checkpoint
+from ..containers.document import read_json
 from ..shapes import Shape
 from .translate import Entry, Ours, Unused, pair_up
 
@@ -81,11 +81,8 @@ def read_document(path: Path, document: str, field: str) -> dict[str, Any]:
     file = path / document
     if not path.is_dir() or not file.is_file():
         return {}
-    try:
-        data = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file}: not JSON: {error}") from None
-    if not isinstance(data, dict) or not isinstance(data.get(field), dict):
+    data = read_json(file)
+    if not isinstance(data.get(field), dict):
         raise CheckpointError(f"{file}: got no object {field}, expected what vit-parity writes beside the tensors")
     return data
 

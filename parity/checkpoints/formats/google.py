@@ -14,19 +14,20 @@ from __future__ import annotations
 
 import math
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile
+from zipfile import ZipFile, is_zipfile
 
 import numpy as np
 
+from ... import outputs
 from ...configs import Config, Preprocessing
 from ...configs.preprocessing import HALF
 from ..accounting import CheckpointError
 from ..checkpoint import Checkpoint
+from ..containers.files import File
 from ..containers.overlay import Overlay
 from ..containers.tensors import open_tensors, shapes_of
 from ..shapes import Shape
@@ -34,6 +35,8 @@ from .foreign import depth_of, grid_fields, hold_against, known, make, shape_of,
 from .translate import Entry, Theirs, Unused, pair_up
 
 SUFFIX = ".npz"
+# Of the archive: that the file isn't its owner's original. NumPy doesn't look at it.
+_COMMENT = b"written by vit-parity"
 _KERNEL = "embedding/kernel"
 _POSITIONS = ("pos_embedding", "Transformer/pos_embedding", "Transformer/posembed_input/pos_embedding")
 
@@ -115,7 +118,7 @@ def write(
     big_vision, vit_jax and timm read it; timm has no pre-logits and ignores them. Preprocessing isn't kept.
 
     Args:
-        path: The file; an older one is replaced.
+        path: The file; an older one is replaced if it was written here, and refused otherwise.
         config: Of the model.
         tensors: By canonical name.
         name: Not kept.
@@ -125,8 +128,7 @@ def write(
         CheckpointError: A config that Google's code doesn't have, such as another GELU; names the fields.
     """
     path = Path(path)
-    if path.suffix != SUFFIX:
-        raise CheckpointError(f"{path}: Google's format is one file, expected a name that ends in {SUFFIX}")
+    TARGET.check(path)
     theirs = Theirs(pair_up(list(_table(Names())), config, source=str(path)), tensors)
     shapes = theirs.shapes()
     hold_against(config, lambda: _config(shapes, Names(), config, path), path=path, format="Google")
@@ -269,16 +271,21 @@ def _out(ours: str, theirs: str, stacked: bool = False) -> Iterator[Entry]:
 
 def _write_npz(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
     """Writes as `numpy.savez`, with one tensor in memory at a time."""
-    if path.is_dir():
-        raise CheckpointError(f"{path}: is a directory, expected a file to write")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch:
-        new = Path(scratch) / path.name
-        with ZipFile(new, "w") as archive:
-            for name in tensors:
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                    array = np.ascontiguousarray(tensors[name])
-                    # NumPy has no name for bfloat16; Google's files have two bytes of anything.
-                    array = array.view("V2") if array.dtype.name == "bfloat16" else array
-                    np.lib.format.write_array(member, array, allow_pickle=False)
-        new.rename(path)
+    with outputs.whole_file(path) as new, ZipFile(new, "w") as archive:
+        archive.comment = _COMMENT
+        for name in tensors:
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                array = np.ascontiguousarray(tensors[name])
+                # NumPy has no name for bfloat16; Google's files have two bytes of anything.
+                array = array.view("V2") if array.dtype.name == "bfloat16" else array
+                np.lib.format.write_array(member, array, allow_pickle=False)
+
+
+def _is_ours(path: Path) -> bool:
+    if not is_zipfile(path):
+        return False
+    with ZipFile(path) as archive:
+        return archive.comment == _COMMENT
+
+
+TARGET = File(suffix=SUFFIX, is_ours=_is_ours)

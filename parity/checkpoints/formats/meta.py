@@ -27,7 +27,8 @@ from ...configs.registry import build, jsonable
 from ...configs.rope import frequencies
 from ..accounting import CheckpointError
 from ..checkpoint import Checkpoint
-from ..containers.files import write_directory
+from ..containers.document import find_json
+from ..containers.files import Directory, write_directory
 from ..containers.overlay import Overlay
 from ..containers.tensors import dtypes_of, open_tensors, shapes_of
 from ..shapes import Shape, parameter_shapes
@@ -35,6 +36,7 @@ from .foreign import depth_of, grid_fields, heads_of, hold_against, known, make,
 from .translate import Entry, Pair, Theirs, Unused, pair_up
 
 DOCUMENT = "meta.json"
+TARGET = Directory(documents=(DOCUMENT,), is_ours=lambda path: find_json(path / DOCUMENT).get("format") == "meta")
 KINDS = ("dinov3", "beit", "dinov2", "mae", "deit")
 _KERNEL = "patch_embed.proj.weight"
 _PERIODS = "rope_embed.periods"
@@ -166,7 +168,7 @@ def write(
         format="Meta",
         free=free,
     )
-    write_directory(path, theirs, {DOCUMENT: document}, replaces=lambda old: (old / DOCUMENT).is_file())
+    write_directory(path, TARGET, theirs, {DOCUMENT: document})
 
 
 def _names(shapes: Mapping[str, Shape], path: Path) -> Names:

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ import numpy as np
 from ...configs import Config, from_dict, to_dict
 from ..accounting import CheckpointError
 from ..checkpoint import Checkpoint
-from ..containers.files import write_directory
+from ..containers.document import find_json, read_json
+from ..containers.files import Directory, write_directory
 from ..containers.tensors import open_tensors
 
 CONFIG = "config.json"
@@ -26,10 +26,10 @@ VERSION = 2
 
 def is_native(path: Path) -> bool:
     """Whether a directory says that it is a native checkpoint."""
-    try:
-        return json.loads((path / CONFIG).read_text()).get("format") == FORMAT
-    except (OSError, ValueError, AttributeError):
-        return False
+    return find_json(path / CONFIG).get("format") == FORMAT
+
+
+TARGET = Directory(documents=(CONFIG,), is_ours=is_native)
 
 
 def read(path: str | Path) -> Checkpoint:
@@ -40,13 +40,8 @@ def read(path: str | Path) -> Checkpoint:
     """
     path = Path(path)
     file = path / CONFIG
-    try:
-        data = json.loads(file.read_text())
-    except OSError:
-        raise CheckpointError(f"{file}: no such file; expected the directory of a native checkpoint") from None
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{file}: not JSON: {error}") from None
-    if not isinstance(data, dict) or data.get("format") != FORMAT:
+    data = read_json(file)
+    if data.get("format") != FORMAT:
         raise CheckpointError(f"{file}: got no field format={FORMAT!r}, expected a native checkpoint")
     found = data.get("format_version")
     if found not in (1, VERSION):
@@ -100,4 +95,4 @@ def write(
         "config": to_dict(config),
         "source": dict(source or {}),
     }
-    write_directory(Path(path), tensors, {CONFIG: data}, replaces=is_native)
+    write_directory(Path(path), TARGET, tensors, {CONFIG: data})

@@ -10,7 +10,6 @@ Source: open_clip `transformer.py` (`VisionTransformer`), `timm_model.py`, `fact
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,8 @@ import numpy as np
 from ...configs import Config, name_of, replace
 from ..accounting import CheckpointError
 from ..checkpoint import Checkpoint
-from ..containers.files import write_directory
+from ..containers.document import read_json
+from ..containers.files import WRITTEN_BY, Directory, is_by_us, write_directory
 from ..containers.tensors import open_tensors, shapes_of
 from ..shapes import Shape, parameter_shapes
 from .foreign import depth_of, grid_fields, hold_against, known, make, shape_of, translated
@@ -70,6 +70,9 @@ def is_open_clip(path: Path) -> bool:
     return (path / DOCUMENT).is_file()
 
 
+TARGET = Directory(documents=(DOCUMENT,), is_ours=lambda path: is_by_us(path / DOCUMENT), weights=WEIGHTS)
+
+
 def has_open_clip_names(names: Mapping[str, Any]) -> bool:
     """Whether the tensors of a lone file have the names of an open_clip image tower."""
     return any(name.startswith((_TRUNK, "visual.conv1.", "visual.transformer.resblocks.")) for name in names)
@@ -88,7 +91,7 @@ def read(path: str | Path, *, model: str | None = None) -> Checkpoint:
     path = Path(path)
     if path.is_dir():
         file = path / DOCUMENT
-        document = _json(file)
+        document = read_json(file)
         try:
             config, name = understood(document)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -138,19 +141,7 @@ def write(
     document = trunk_document(config, name) if name else native_document(config)
     hold_against(config, lambda: understood(document)[0], path=path, format="open_clip")
     pairs = pair_up(_trunk_table(config, {}, name) if name else NATIVE, config, source=str(path))
-    write_directory(path, Theirs(pairs, tensors), {DOCUMENT: document}, replaces=is_open_clip, weights=WEIGHTS)
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(file.read_text())
-    except OSError:
-        raise CheckpointError(f"{file}: no such file; expected a directory of open_clip's") from None
-    except ValueError as error:
-        raise CheckpointError(f"{file}: not JSON: {error}") from None
-    if not isinstance(document, dict):
-        raise CheckpointError(f"{file}: got {type(document).__name__}, expected an object")
-    return document
+    write_directory(path, TARGET, Theirs(pairs, tensors), {DOCUMENT: document | WRITTEN_BY})
 
 
 def _lone_native(shapes: Mapping[str, Shape], like: Config, path: Path) -> Config:

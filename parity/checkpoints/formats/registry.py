@@ -134,6 +134,7 @@ def convert(
     """
     if to not in FORMATS:
         raise ValueError(f"to: got {to!r}, expected one of {_listed(FORMATS)}{close_match(to, FORMATS)}")
+    FORMATS[to].TARGET.check(dst, src)
     source = open_checkpoint(src, model=model, format=format, numerics=numerics)
     account(parameter_shapes(source.config), shapes_of(source.tensors), source=str(src))
     expect_floats(dtypes_of(source.tensors), source=str(src))

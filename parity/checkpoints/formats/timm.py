@@ -7,7 +7,6 @@ Canonical names and layout are timm's own, so tensors pass through as they are, 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +18,8 @@ from ...configs import Config, get, name_of, names, replace
 from ...configs.eva import EVA_AND_BEIT
 from ..accounting import CheckpointError
 from ..checkpoint import Checkpoint
-from ..containers.files import write_directory
+from ..containers.document import find_json, read_json
+from ..containers.files import WRITTEN_BY, Directory, is_by_us, write_directory
 from ..containers.tensors import open_tensors
 from ..shapes import parameter_shapes
 from .native import CONFIG
@@ -74,11 +74,11 @@ def their_name(name: str, architecture: str) -> str:
 
 def is_timm(path: Path) -> bool:
     """Whether a directory says that it is one of timm's."""
-    try:
-        data = json.loads((path / CONFIG).read_text())
-    except (OSError, ValueError):
-        return False
-    return isinstance(data, dict) and "architecture" in data and "format" not in data
+    data = find_json(path / CONFIG)
+    return "architecture" in data and "format" not in data
+
+
+TARGET = Directory(documents=(CONFIG,), is_ours=lambda path: is_timm(path) and is_by_us(path / CONFIG))
 
 
 def read(path: Path, *, model: str | None = None) -> Checkpoint:
@@ -92,7 +92,7 @@ def read(path: Path, *, model: str | None = None) -> Checkpoint:
             raise CheckpointError(f"{path}: a lone file doesn't say which model it is; name one, such as --model NAME")
         return _checkpoint(path, get(model), model)
     file = path / CONFIG
-    data = json.loads(file.read_text())
+    data = read_json(file)
     try:
         architecture = str(model or data["architecture"]).partition(".")[0]
         config = _config(data, architecture)
@@ -134,7 +134,7 @@ def write(path: str | Path, config: Config, tensors: Mapping[str, np.ndarray], *
     if config.num_classes and not config.head_bias:  # timm's heads have one
         added["head.bias"] = np.zeros(config.num_classes, np.float32)
     theirs = Theirs(_pairs(config, architecture), tensors, added=added)
-    write_directory(path, theirs, {CONFIG: data}, replaces=is_timm)
+    write_directory(path, TARGET, theirs, {CONFIG: data | WRITTEN_BY})
 
 
 def architectures() -> list[str]:

@@ -22,13 +22,17 @@ from ...configs.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from ...configs.registry import build, jsonable
 from ..accounting import CheckpointError
 from ..checkpoint import Checkpoint
-from ..containers.files import write_directory
+from ..containers.document import find_json
+from ..containers.files import Directory, write_directory
 from ..containers.tensors import open_tensors, shapes_of
 from ..shapes import Shape
 from .foreign import depth_of, grid_fields, heads_of, hold_against, known, make, read_document, shape_of, translated
 from .translate import Entry, Theirs, pair_up
 
 DOCUMENT = "torchvision.json"
+TARGET = Directory(
+    documents=(DOCUMENT,), is_ours=lambda path: find_json(path / DOCUMENT).get("format") == "torchvision"
+)
 _LAYER = "encoder.layers.encoder_layer_{i}"
 
 
@@ -120,7 +124,7 @@ def write(
     }
     shapes = theirs.shapes()
     hold_against(config, lambda: _config(shapes, document, None, path), path=path, format="torchvision")
-    write_directory(path, theirs, {DOCUMENT: document}, replaces=lambda old: (old / DOCUMENT).is_file())
+    write_directory(path, TARGET, theirs, {DOCUMENT: document})
 
 
 def _config(shapes: Mapping[str, Shape], document: Mapping[str, Any], like: Config | None, path: Path) -> Config:

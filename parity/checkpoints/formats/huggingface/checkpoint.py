@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,8 @@ from ....configs import Config, Preprocessing, VitConfig, replace
 from ....configs.sincos import sincos2d
 from ...accounting import CheckpointError
 from ...checkpoint import Checkpoint
-from ...containers.files import write_directory
+from ...containers.document import find_json, read_json
+from ...containers.files import WRITTEN_BY, Directory, is_by_us, write_directory
 from ...containers.overlay import Overlay
 from ...containers.tensors import dtypes_of, open_tensors
 from ..native import CONFIG
@@ -31,11 +31,13 @@ T = TypeVar("T")
 
 def is_huggingface(path: Path) -> bool:
     """Whether a directory says that it is one of transformers'."""
-    try:
-        data = json.loads((path / CONFIG).read_text())
-    except (OSError, ValueError):
-        return False
-    return isinstance(data, dict) and "model_type" in data and "format" not in data
+    data = find_json(path / CONFIG)
+    return "model_type" in data and "format" not in data
+
+
+TARGET = Directory(
+    documents=(CONFIG, PREPROCESSOR), is_ours=lambda path: is_huggingface(path) and is_by_us(path / CONFIG)
+)
 
 
 def read(path: str | Path) -> Checkpoint:
@@ -52,7 +54,7 @@ def read(path: str | Path) -> Checkpoint:
         CheckpointError: Unknown class, unsupported value, or tensors that don't fit; names the file and what is wrong.
     """
     path = Path(path)
-    data = _json(path / CONFIG)
+    data = read_json(path / CONFIG)
     tensors = open_tensors(path)
     architecture = _checked(path / CONFIG, lambda: architecture_of(data, tensors))
     config = _checked(path / CONFIG, lambda: architecture.config(data))
@@ -115,7 +117,7 @@ def write(
     }
     theirs = Theirs(pair_up(architecture.entries, config, source=str(path)), tensors, added=added)
     images = _checked(path, lambda: _processor_data(config, architecture, source))
-    write_directory(path, theirs, {CONFIG: data, PREPROCESSOR: images}, replaces=is_huggingface)
+    write_directory(path, TARGET, theirs, {CONFIG: data | WRITTEN_BY, PREPROCESSOR: images})
 
 
 def _with_stored_positions(
@@ -159,7 +161,7 @@ def _as_in_file(pairs: Sequence[Pair], base: str, names: Collection[str]) -> lis
 def _image_processor(path: Path, model_type: str) -> ImageProcessor | None:
     for name, data in ((PREPROCESSOR, lambda found: found), (PROCESSOR, lambda found: found.get("image_processor"))):
         file = path / name
-        if file.is_file() and (found := data(_json(file))) is not None:
+        if file.is_file() and (found := data(read_json(file))) is not None:
             return _checked(file, lambda: from_huggingface(found, model_type=model_type))
     return None
 
@@ -181,18 +183,6 @@ def _processor_data(config: VitConfig, architecture: Architecture, source: Json)
         processor=PROCESSORS[architecture.model_type],
         patch_size=config.patch_size[0],
     )
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(file.read_text())
-    except OSError as error:
-        raise CheckpointError(f"{file}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{file}: not JSON: {error}") from None
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{file}: got {type(data).__name__}, expected an object")
-    return data
 
 
 def _checked(where: Path, make: Callable[[], T]) -> T:
