@@ -1,265 +1,197 @@
-"""PyTorch's `.bin`, `.pt` and `.pth` files, read without PyTorch and without running anything that they name.
+"""Files of pickles, read without PyTorch and without running anything that they name.
 
-Two layouts: a zip archive of `NAME/data.pkl` and `NAME/data/KEY` (PyTorch 1.6 and later), and before that one stream of
-pickles with the numbers behind it. In both, the pickle describes views (offset, shape, strides) of storages, and the
-numbers lie in the file as they are, so each tensor can be read where it is.
-Source: PyTorch `torch/serialization.py` (`_save`, `_legacy_save`), `torch/_utils.py` (`_rebuild_tensor_v2`).
+Since PyTorch 1.6, `torch.save` writes a zip archive of `NAME/data.pkl` and `NAME/data/KEY`; before, it wrote a stream
+of pickles with the numbers behind it. `torch.jit.save` writes such an archive with a program beside it, the constants
+of which are no weights. In these the pickle describes views of storages, and the numbers lie in the file as they are,
+so each tensor can be read where it is. A plain pickle, of NumPy's arrays or of tensors, has the numbers within.
+Source: PyTorch `torch/serialization.py` (`_save`, `_legacy_save`), `torch/storage.py` (`_load_from_bytes`).
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import mmap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
-import numpy as np
-
 from ..accounting import CheckpointError
-from .pickle_machine import Call, Global, Reference, read_pickle
-from .stored import FileTensors, StoredArray, check_shape, short
+from .pickle_machine import Call, Reference, read_pickle
+from .pickle_numpy import bytes_in, held, numpy_array
+from .pickle_torch import Storage, Storages, identity, is_size, is_storage, itemsize, torch_tensor, unwrapped, view
+from .stored import FileTensors, StoredArray, short
 from .tree import flatten
 from .zip_file import Member
 
 # How a file of the old layout starts: a pickled magic number.
 LEGACY_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
-_MAX_PICKLE = 32 * 1024**2
-
-_STORAGES: dict[str, np.dtype] = {
-    "FloatStorage": np.dtype(np.float32),
-    "DoubleStorage": np.dtype(np.float64),
-    "HalfStorage": np.dtype(np.float16),
-    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
-    "LongStorage": np.dtype(np.int64),
-    "IntStorage": np.dtype(np.int32),
-    "ShortStorage": np.dtype(np.int16),
-    "CharStorage": np.dtype(np.int8),
-    "ByteStorage": np.dtype(np.uint8),
-    "BoolStorage": np.dtype(np.bool_),
-    "ComplexFloatStorage": np.dtype(np.complex64),
-    "ComplexDoubleStorage": np.dtype(np.complex128),
-}
-_DTYPES: dict[str, np.dtype] = {
-    **{name: np.dtype(name) for name in ("float16", "float32", "float64", "complex64", "complex128", "bool")},
-    **{f"{sign}int{bits}": np.dtype(f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)},
-    "bfloat16": np.dtype(ml_dtypes.bfloat16),
-    "float8_e4m3fn": np.dtype(ml_dtypes.float8_e4m3fn),
-    "float8_e5m2": np.dtype(ml_dtypes.float8_e5m2),
-    "float8_e8m0fnu": np.dtype(ml_dtypes.float8_e8m0fnu),
-}
-_REBUILD = {"_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3"}
-# Names that a file may have in it; all but those of tensors are words without a meaning here.
-ALLOWED = {
-    ("__builtin__", "set"),
-    ("_codecs", "encode"),
-    ("argparse", "Namespace"),
-    ("builtins", "set"),
-    ("collections", "OrderedDict"),
-    ("collections", "defaultdict"),
-    ("numpy", "dtype"),
-    ("numpy._core.multiarray", "scalar"),
-    ("numpy.core.multiarray", "scalar"),
-    ("pathlib", "PosixPath"),
-    ("torch", "Size"),
-    ("torch", "Tensor"),
-    ("torch", "device"),
-    ("torch", "strided"),
-    ("torch._tensor", "_rebuild_from_type_v2"),
-    ("torch._utils", "_rebuild_parameter"),
-    ("torch.nn.parameter", "Parameter"),
-    ("torch.serialization", "_get_layout"),
-    ("torch.storage", "UntypedStorage"),
-    *(("torch._utils", name) for name in _REBUILD),
-    *(("torch", name) for name in _DTYPES),
-    *((module, name) for module in ("torch", "torch.cuda") for name in _STORAGES),
-}
+_MAX_PICKLE = 2**30
+_PROTOCOLS = range(2, 6)
+# A storage in a plain pickle: a file of the old layout as bytes.
+_NESTED = "torch.storage._load_from_bytes"
 
 
-@dataclass(frozen=True)
-class _Storage:
-    """Where the numbers of a storage are, in bytes."""
-
-    offset: int
-    size: int
+def is_pickle(start: bytes) -> bool:
+    """Whether a file that starts so is a pickle of a protocol that says so."""
+    return len(start) > 1 and start[0] == 0x80 and start[1] in _PROTOCOLS
 
 
 def read_torch_zip(file: Path, found: Mapping[str, Member]) -> FileTensors:
-    """The tensors of an archive that `torch.save` wrote; its pickle alone is read.
+    """The tensors of an archive that `torch.save` or `torch.jit.save` wrote; its pickle alone is read.
 
     Args:
         file: The archive.
         found: Its members.
 
     Raises:
-        CheckpointError: It names something else than tensors, or describes tensors that don't fit it.
+        CheckpointError: It holds no tensors, or describes tensors that don't fit it.
     """
     pickles = [name for name in found if name == "data.pkl" or name.endswith("/data.pkl")]
     if len(pickles) != 1:
         raise CheckpointError(f"{file}: got {len(pickles)} members data.pkl, expected one, as torch.save writes")
     root = pickles[0].removesuffix("data.pkl")
-    if f"{root}constants.pkl" in found:
-        raise CheckpointError(f"{file}: a TorchScript program, expected a file of weights")
     if f"{root}byteorder" in found and (order := found[f"{root}byteorder"].start(16)) != b"little":
         raise CheckpointError(f"{file}: byteorder: got {short(order)}, expected little")
     described = found[pickles[0]]
     if described.size > _MAX_PICKLE or not described.is_stored:
         got = f"got {described.size} bytes{'' if described.is_stored else ', compressed'}"
         raise CheckpointError(f"{file}: {described.name}: {got}, expected at most {_MAX_PICKLE}, not compressed")
-    value, _ = _unpickle(file, io.BytesIO(described.start(_MAX_PICKLE)))
+    value, _ = _unpickle(file, io.BytesIO(described.start(described.size)))
 
-    def storage(identity: tuple[Any, ...]) -> _Storage:
-        member = found.get(f"{root}data/{identity[2]}")
+    def storage(of: tuple[Any, ...]) -> Storage:
+        member = found.get(f"{root}data/{of[2]}")
         if member is None:
-            raise ValueError(f"its storage {short(identity[2])} isn't in the file")
+            raise ValueError(f"its storage {short(of[2])} isn't in the file")
         if not member.is_stored:
-            raise ValueError(f"its storage {short(identity[2])} is compressed, which torch.save never does")
-        size = identity[4] * _itemsize(identity)
+            raise ValueError(f"its storage {short(of[2])} is compressed, which torch.save never does")
+        size = of[4] * itemsize(of)
         if size != member.size:
-            raise ValueError(f"its storage {short(identity[2])}: got {member.size} bytes, expected {short(size)}")
-        return _Storage(member.offset, member.size)
+            raise ValueError(f"its storage {short(of[2])}: got {member.size} bytes, expected {short(size)}")
+        return Storage(member.offset, member.size)
 
-    return _tensors(file, value, storage)
+    return _tensors(file, value, storage, "torchscript" if f"{root}constants.pkl" in found else "torch")
 
 
 def read_torch_legacy(file: Path) -> FileTensors:
     """The tensors of a file in the layout before PyTorch 1.6; its pickles alone are read.
 
     Raises:
-        CheckpointError: It names something else than tensors, or describes tensors that don't fit it.
+        CheckpointError: It holds no tensors, or describes tensors that don't fit it.
     """
-    with file.open("rb") as opened:
-        end = file.stat().st_size
-        start = io.BytesIO(opened.read(min(end, _MAX_PICKLE)))
-        start.seek(len(LEGACY_MAGIC))
-        _, (system, _), (value, references), (keys, _) = (_unpickle(file, start) for _ in range(4))
-        if not isinstance(system, dict) or system.get("little_endian") is not True:
-            raise CheckpointError(f"{file}: got numbers of another byte order, expected little-endian ones")
-        try:
-            identities = [_identity(reference) for reference in references]
-        except ValueError as error:
-            raise CheckpointError(f"{file}: {error}") from None
-        itemsizes = {identity[2]: _itemsize(identity) for identity in identities}
-        storages: dict[str, _Storage] = {}
-        position = start.tell()
-        for key in keys if isinstance(keys, list) else []:
-            opened.seek(position)
-            count = int.from_bytes(opened.read(8), "little")
-            known = isinstance(key, str) and key in itemsizes
-            size = count * itemsizes[key] if known else 0
-            if not known or position + 8 + size > end:
-                raise CheckpointError(f"{file}: storage {short(key)}: not described, or longer than the file")
-            storages[key] = _Storage(position + 8, size)
-            position += 8 + size
+    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        value, storage = _legacy(file, mapped, mapped.size())
+    return _tensors(file, value, storage, "torch")
 
-    def storage(identity: tuple[Any, ...]) -> _Storage:
-        whole = storages.get(identity[2])
+
+def read_pickled(file: Path) -> FileTensors:
+    """The arrays and tensors of a plain pickle, which are in memory from then on.
+
+    Raises:
+        CheckpointError: It isn't sound, or holds no tensors.
+    """
+    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        value, _ = _unpickle(file, mapped)
+
+    def storage(of: tuple[Any, ...]) -> Storage:
+        raise ValueError(f"its storage {short(of[2])} isn't in the file")
+
+    return _tensors(file, value, storage, "pickle")
+
+
+def _legacy(file: Path, source: mmap.mmap | io.BytesIO, end: int, held: bytes | None = None) -> tuple[Any, Storages]:
+    """What a file of the old layout describes, and where its storages are."""
+    source.seek(len(LEGACY_MAGIC))
+    _, (system, _), (value, references), (keys, _) = (_unpickle(file, source) for _ in range(4))
+    if not isinstance(system, dict) or system.get("little_endian") is not True:
+        raise CheckpointError(f"{file}: got numbers of another byte order, expected little-endian ones")
+    try:
+        itemsizes = {of[2]: itemsize(of) for of in map(identity, filter(is_storage, references))}
+    except ValueError as error:
+        raise CheckpointError(f"{file}: {error}") from None
+    storages: dict[str, Storage] = {}
+    position = source.tell()
+    for key in keys if isinstance(keys, list) else []:
+        source.seek(min(position, end))
+        count = int.from_bytes(source.read(8), "little")
+        known = isinstance(key, str) and key in itemsizes
+        size = count * itemsizes[key] if known else 0
+        if not known or position + 8 + size > end:
+            raise CheckpointError(f"{file}: storage {short(key)}: not described, or longer than the file")
+        storages[key] = Storage(position + 8, size, held)
+        position += 8 + size
+
+    def storage(of: tuple[Any, ...]) -> Storage:
+        whole = storages.get(of[2])
         if whole is None:
-            raise ValueError(f"its storage {short(identity[2])} isn't in the file")
-        if len(identity) < 6 or identity[5] is None:
+            raise ValueError(f"its storage {short(of[2])} isn't in the file")
+        if len(of) < 6 or of[5] is None:
             return whole
         # A storage that was a part of another one: a key of its own, its first element and its size.
-        match identity[5]:
-            case (_, first, count) if _is_size(first) and _is_size(count):
+        match of[5]:
+            case (_, first, count) if is_size(first) and is_size(count):
                 pass
             case other:
                 raise ValueError(f"its storage: got {short(other)}, expected a key, the first element and their number")
-        itemsize = itemsizes[identity[2]]
-        if (first + count) * itemsize > whole.size:
-            raise ValueError(f"its storage ends at byte {short((first + count) * itemsize)} of {whole.size}")
-        return _Storage(whole.offset + first * itemsize, count * itemsize)
+        if (first + count) * itemsizes[of[2]] > whole.size:
+            raise ValueError(f"its storage ends at byte {short((first + count) * itemsizes[of[2]])} of {whole.size}")
+        return Storage(whole.offset + first * itemsizes[of[2]], count * itemsizes[of[2]], held)
 
-    return _tensors(file, value, storage)
+    return value, storage
 
 
-def _unpickle(file: Path, start: io.BytesIO) -> tuple[Any, list[Reference]]:
+def _unpickle(file: Path, source: mmap.mmap | io.BytesIO) -> tuple[Any, list[Reference]]:
     try:
-        return read_pickle(start, ALLOWED)
+        return read_pickle(source)
     except ValueError as error:
         raise CheckpointError(f"{file}: {error}") from None
 
 
-def _tensors(file: Path, value: Any, storage: Callable[[tuple[Any, ...]], _Storage]) -> FileTensors:
+def _tensors(file: Path, value: Any, storages: Storages, container: str) -> FileTensors:
     try:
-        weights, ignored = flatten(value, _rebuilt)
+        calls, ignored = flatten(value, _tensor_of)
     except ValueError as error:
         raise CheckpointError(f"{file}: {error}") from None
-    arrays = {}
-    for name, call in weights.items():
+    arrays: dict[str, StoredArray] = {}
+    nested = _Nested(file, storages)
+    for name, call in calls.items():
         try:
-            arrays[name] = _view(file, call, storage)
+            array = held(file, call) if numpy_array(call) else nested.view(call)
         except ValueError as error:
             raise CheckpointError(f"{file}: tensor {short(name)}: {error}") from None
-    return FileTensors(file, arrays, ignored)
+        if isinstance(array, str):
+            ignored[name] = array
+        else:
+            arrays[name] = array
+    if not arrays:
+        name = next(iter(calls))
+        raise CheckpointError(f"{file}: tensor {short(name)}: {ignored[name]}")
+    return FileTensors(file, arrays, ignored, container)
 
 
-def _rebuilt(value: Any) -> Call | None:
-    """The call that makes a tensor, from under those that make it a parameter; None of anything else."""
-    while isinstance(value, Call):
-        match value.function.name, value.arguments:
-            case name, _ if name in _REBUILD:
-                return value
-            case "_rebuild_parameter", (inner, *_):
-                value = inner
-            case "_rebuild_from_type_v2", (Global() as function, _, tuple() as arguments, *_):
-                value = Call(function, arguments)
-            case _:
-                return None
-    return None
+def _tensor_of(value: Any) -> Call | str | None:
+    """The call that makes a tensor, or why that can't be read; None of anything else."""
+    inner = unwrapped(value)
+    return numpy_array(inner) or torch_tensor(inner) if isinstance(inner, Call) else None
 
 
-def _view(file: Path, value: Any, storage: Callable[[tuple[Any, ...]], _Storage]) -> StoredArray:
-    """Where a tensor is, checked against the storage that it views."""
-    call = _rebuilt(value)
-    if call is None or len(call.arguments) < 4:
-        raise ValueError("got no storage, offset, shape and strides")
-    reference, first, shape, strides = call.arguments[:4]
-    identity = _identity(reference)
-    dtype = _dtype(call, identity[1].name)
-    if not _is_size(first):
-        raise ValueError(f"offset: got {short(first)}, expected a whole number from 0 on")
-    shape, strides = _sizes(shape, "shape"), _sizes(strides, "strides")
-    size = check_shape(shape, dtype)
-    if len(shape) != len(strides):
-        raise ValueError(f"strides: got {short(strides)} for the shape {short(shape)}")
-    found = storage(identity)
-    last = first + sum((side - 1) * stride for side, stride in zip(shape, strides, strict=True))
-    # More elements than the storage has would be copies of it, by which a small file could fill the memory.
-    if size and ((last + 1) * dtype.itemsize > found.size or size > found.size):
-        got = f"offset {short(first)}, shape {short(shape)} and strides {short(strides)} of {dtype}"
-        raise ValueError(f"got {got}, expected a part of its storage of {found.size} bytes")
-    steps = tuple(stride * dtype.itemsize for stride in strides)
-    return StoredArray(file, found.offset + first * dtype.itemsize, dtype, shape, steps)
+class _Nested:
+    """Storages that are in a pickle as files of the old layout; each is taken apart once."""
 
+    def __init__(self, file: Path, outside: Storages):
+        self.file = file
+        self.outside = outside
+        self.found: dict[int, tuple[Any, Storages]] = {}
 
-def _identity(reference: Any) -> tuple[Any, ...]:
-    """Of a storage: the word, its type, its key, its device, its number of elements."""
-    identity = reference.identity if isinstance(reference, Reference) else None
-    match identity:
-        case ("storage", Global(name=name), str(), _, int(), *_) if name in _STORAGES or name == "UntypedStorage":
-            return tuple(identity)
-    raise ValueError(f"storage: got {short(identity)}, expected its type, key, device and size")
-
-
-def _itemsize(identity: tuple[Any, ...]) -> int:
-    """Bytes of an element of a storage; one without a type counts bytes."""
-    return _STORAGES.get(identity[1].name, np.dtype(np.uint8)).itemsize
-
-
-def _dtype(call: Call, storage: str) -> np.dtype:
-    given = call.arguments[6] if call.function.name == "_rebuild_tensor_v3" and len(call.arguments) > 6 else None
-    dtype = _DTYPES.get(given.name) if isinstance(given, Global) else _STORAGES.get(storage)
-    if dtype is None:
-        raise ValueError(f"dtype: got {given or storage}, expected one of {', '.join(_DTYPES)}")
-    return dtype
-
-
-def _sizes(value: Any, what: str) -> tuple[int, ...]:
-    if not isinstance(value, tuple | list) or not all(map(_is_size, value)):
-        raise ValueError(f"{what}: got {short(value)}, expected whole numbers from 0 on")
-    return tuple(value)
-
-
-def _is_size(value: Any) -> bool:
-    return type(value) is int and value >= 0
+    def view(self, call: Call) -> StoredArray | str:
+        """Where a tensor is that views such a storage, or one outside of the pickle."""
+        reference = call.arguments[0] if call.arguments else None
+        if not isinstance(reference, Call) or str(reference) != _NESTED:
+            return view(self.file, call, self.outside)
+        content = bytes_in(reference.arguments[0]) if reference.arguments else None
+        if id(content) not in self.found:
+            plain = content.encode("latin1") if isinstance(content, str) else bytes(content or b"")
+            if not plain.startswith(LEGACY_MAGIC):
+                raise ValueError(f"storage: got {short(plain[:16])}, expected what torch.save made of one")
+            self.found[id(content)] = _legacy(self.file, io.BytesIO(plain), len(plain), plain)
+        inner, storages = self.found[id(content)]
+        return view(self.file, Call(call.function, (inner, *call.arguments[1:])), storages)

@@ -1,22 +1,34 @@
 """What a pickle says, without running anything that it names.
 
-The standard library's `pickletools.genops` takes a pickle apart; the operations that checkpoints use are carried out
-here on plain values. A name such as `torch._utils._rebuild_tensor_v2` never becomes a function: it stays a `Global`,
-applying it gives a `Call`, and whoever reads the result decides what calls mean. Names that aren't allowed end it.
+The standard library's `pickletools.genops` takes a pickle apart; its operations are carried out here on plain values.
+A name such as `torch._utils._rebuild_tensor_v2` never becomes a function: it stays a `Global`, applying it gives a
+`Call`, whatever state it would get is kept beside it, and whoever reads the result decides what calls mean. So anything
+may be named: a counter, a path, a class that exists on somebody else's machine alone.
 """
 
 from __future__ import annotations
 
 import pickletools
 import warnings
-from collections.abc import Container
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from typing import IO, Any, Protocol, cast
 
 from .stored import short
 
 
-@dataclass(frozen=True)
+class Source(Protocol):
+    """What a pickle is read from. One that holds less than it is asked for must not take memory for it."""
+
+    def read(self, count: int, /) -> bytes:
+        """At most so many bytes."""
+        ...
+
+    def readline(self) -> bytes:
+        """All bytes up to the end of the line."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class Global:
     """A name in a module."""
 
@@ -27,59 +39,85 @@ class Global:
         return f"{self.module}.{self.name}"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class Call:
-    """What a name would have made of arguments."""
+    """What a name would have made of arguments.
 
-    function: Global
+    Attributes:
+        function: The name, or what another call would have made of one.
+        arguments: By position.
+        keywords: By name.
+        state: What it would then be given as its state: most often its attributes.
+        items: Entries that it would then be given, as a dictionary.
+        elements: Elements that it would then be given, as a list.
+    """
+
+    function: Global | Call
     arguments: tuple[Any, ...] = field(repr=False)
+    keywords: Any = field(default=None, repr=False)
+    state: Any = field(default=None, repr=False)
+    items: dict[Any, Any] | None = field(default=None, repr=False)
+    elements: list[Any] | None = field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        return str(self.function) if isinstance(self.function, Global) else "what another call makes"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Reference:
     """Something outside of the pickle, by whatever identifies it there."""
 
     identity: Any = field(repr=False)
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Key:
+    """A key of a dictionary that isn't hashed: it is equal to itself alone."""
+
+    value: Any = field(repr=False)
+
+
 # Hashing a tuple walks through it, and one of a few bytes can be 2**40 long.
-_KEYS = (str, bytes, int, float, type(None))
+_KEYS = (str, bytes, int, float, type(None), Global)
+_MAX_KEY = 16
+# More operations than any checkpoint has; each of them may take some hundred bytes of memory.
+_MAX_STEPS = 10_000_000
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _LITERALS = {
     *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
-    *("STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
+    *("STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
     *("UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
 }
 
 
-def read_pickle(file: BinaryIO, allowed: Container[tuple[str, str]]) -> tuple[Any, list[Reference]]:
+def read_pickle(file: Source) -> tuple[Any, list[Reference]]:
     """The value of the pickle that a file goes on with, made of plain values, `Global`, `Call` and `Reference`.
 
-    Dictionaries of any kind become `dict`, sets become lists, and the state of an object is dropped.
+    Dictionaries of any kind become `dict`, and sets become lists.
 
     Args:
         file: Left behind the pickle.
-        allowed: Modules and names that may occur.
 
     Returns:
         The value, and each reference in it or dropped on the way.
 
     Raises:
-        ValueError: Not a pickle, or one with a name that isn't allowed, which the message gives.
+        ValueError: Not a pickle, or one with an operation that needs more than the pickle.
     """
-    machine = _Machine(allowed)
+    machine = _Machine()
     try:
         with warnings.catch_warnings(action="ignore"):  # of odd escapes in the oldest kind of string
-            for opcode, argument, _ in pickletools.genops(file):
+            for step, (opcode, argument, _) in enumerate(pickletools.genops(cast(IO[bytes], file))):
+                if step == _MAX_STEPS:
+                    raise ValueError(f"got more than {_MAX_STEPS} operations, which no checkpoint needs")
                 machine.step(opcode.name, argument)
         return machine.stack[-1], machine.references
-    except (LookupError, TypeError, OverflowError, RecursionError) as error:
-        raise ValueError(f"not a sound pickle: {type(error).__name__}: {error}") from None
+    except (LookupError, TypeError, OverflowError, RecursionError, AttributeError) as error:
+        raise ValueError(f"not a sound pickle: {type(error).__name__}: {str(error)[:200]}") from None
 
 
 class _Machine:
-    def __init__(self, allowed: Container[tuple[str, str]]):
-        self.allowed = allowed
+    def __init__(self):
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []  # stacks under each mark
         self.references: list[Reference] = []
@@ -111,21 +149,38 @@ class _Machine:
             case "GET" | "BINGET" | "LONG_BINGET":
                 push(self.memo[argument])
             case "GLOBAL":
-                push(self._global(*argument.split(" ", 1)))
+                push(Global(*argument.split(" ", 1)))
             case "STACK_GLOBAL":
                 name, module = self.stack.pop(), self.stack.pop()
-                self.stack.append(self._global(module, name))
+                push(Global(_expect(module, str), _expect(name, str)))
+            case "PERSID" | "BINPERSID":
+                self.references.append(Reference(self.stack.pop() if name == "BINPERSID" else argument))
+                push(self.references[-1])
+            case "REDUCE" | "NEWOBJ" | "NEWOBJ_EX" | "INST" | "OBJ" | "BUILD":
+                self._object(name, argument)
+            case _:
+                self._container(name)
+
+    def _object(self, name: str, argument: Any) -> None:
+        """Operations that make objects, or give them their state."""
+        match name:
             case "REDUCE" | "NEWOBJ":
                 arguments, function = self.stack.pop(), self.stack.pop()
                 self.stack.append(_apply(function, arguments))
+            case "NEWOBJ_EX":
+                keywords, arguments, function = self.stack.pop(), self.stack.pop(), self.stack.pop()
+                self.stack.append(Call(_function(function), _expect(arguments, tuple), keywords))
+            case "INST":
+                arguments = tuple(self._marked())
+                self.stack.append(_apply(Global(*argument.split(" ", 1)), arguments))
+            case "OBJ":
+                function, *arguments = self._marked()
+                self.stack.append(_apply(function, tuple(arguments)))
             case "BUILD":
-                self.stack.pop()
-                _expect(self.stack[-1], (dict, Call))
-            case "BINPERSID":
-                self.references.append(Reference(self.stack.pop()))
-                self.stack.append(self.references[-1])
-            case _:
-                self._container(name)
+                state, target = self.stack.pop(), self.stack[-1]
+                # Attributes of a dictionary (such as `_metadata`) or of a class are no part of the weights.
+                if isinstance(_expect(target, (dict, list, Call, Global)), Call):
+                    target.state = state
 
     def _container(self, name: str) -> None:
         """Operations on lists, tuples, dictionaries and sets."""
@@ -153,10 +208,10 @@ class _Machine:
                 self.stack.append(_update({}, values))
             case "APPEND":
                 value = self.stack.pop()
-                _expect(self.stack[-1], list).append(value)
+                _elements(self.stack[-1]).append(value)
             case "APPENDS" | "ADDITEMS":
                 values = self._marked()
-                _expect(self.stack[-1], list).extend(values)
+                _elements(self.stack[-1]).extend(values)
             case "SETITEM":
                 value, key = self.stack.pop(), self.stack.pop()
                 _update(self.stack[-1], [key, value])
@@ -170,33 +225,67 @@ class _Machine:
         values, self.stack = self.stack, self.below.pop()
         return values
 
-    def _global(self, module: Any, name: Any) -> Global:
-        if (_expect(module, str), _expect(name, str)) not in self.allowed:
-            raise ValueError(f"refused: it names {short(f'{module}.{name}')}, which no checkpoint of weights needs")
-        return Global(module, name)
-
 
 def _apply(function: Any, arguments: Any) -> Any:
-    call = Call(_expect(function, Global), _expect(arguments, tuple))
-    match call.function.name:
-        case "OrderedDict":
-            # Python 2 wrote the pairs as the argument.
-            pairs = arguments[0] if arguments else []
-            return _update({}, [value for pair in _expect(pairs, list) for value in _expect(pair, (list, tuple))])
-        case "defaultdict":
+    """What a name makes of arguments: a plain value where it is one of few names, else a call.
+
+    No argument is copied, for a few bytes of a pickle can say so many times.
+    """
+    call = Call(_function(function), _expect(arguments, tuple))
+    match str(call), arguments:
+        case "collections.OrderedDict", () | ([],):
             return {}
-        case "Size":
-            return tuple(_expect(arguments[0], (list, tuple)))
+        case "collections.defaultdict", _:
+            return {}
+        case "torch.Size", (list() | tuple() as sizes,):
+            return sizes
+        case "builtins.set" | "__builtin__.set" | "builtins.frozenset" | "__builtin__.frozenset", (list() as values,):
+            return values
+        case "copyreg._reconstructor" | "copy_reg._reconstructor", (Global() | Call() as kind, _, value):
+            items = value if isinstance(value, dict) else None
+            return Call(kind, (), items=items, elements=value if isinstance(value, list) else None)
+        case "copyreg.__newobj__" | "copy_reg.__newobj__", (Global() | Call() as kind, *_):
+            return Call(kind, call.arguments)
+        case "flax.core.frozen_dict.FrozenDict", (dict() as value,):
+            return value
+        case "torch.jit._pickle.restore_type_tag", (value, _):
+            return value
+        case name, (list() as values,) if name.startswith("torch.jit._pickle.build_"):
+            return values
     return call
 
 
+def _function(value: Any) -> Global | Call:
+    # PyTorch before 1.6 puts a reference in place of a module's class, to keep its source beside it.
+    match value:
+        case Reference(identity=("module", Global() as name, *_)):
+            return name
+    return _expect(value, (Global, Call))
+
+
 def _update(target: Any, values: list[Any]) -> dict[Any, Any]:
+    if isinstance(target, Call):
+        target.items = {} if target.items is None else target.items
+        target = target.items
     _expect(target, dict)
     if len(values) % 2:
         raise ValueError("not a sound pickle: a key without a value")
     for key, value in zip(values[::2], values[1::2], strict=True):
-        target[_expect(key, _KEYS)] = value
+        target[key if _is_hashed_fast(key) else Key(key)] = value
     return target
+
+
+def _is_hashed_fast(key: Any) -> bool:
+    if isinstance(key, tuple):
+        return len(key) <= _MAX_KEY and all(isinstance(part, _KEYS) for part in key)
+    return isinstance(key, _KEYS)
+
+
+def _elements(target: Any) -> list[Any]:
+    if isinstance(target, Call):
+        target.elements = [] if target.elements is None else target.elements
+        return target.elements
+    return _expect(target, list)
 
 
 def _expect(value: Any, kinds: Any) -> Any:

@@ -70,6 +70,21 @@ class StoredArray:
             return copy
 
 
+@dataclass(frozen=True)
+class HeldArray(StoredArray):
+    """An array in bytes that are in memory, since there is no part of the file that is these bytes and nothing else.
+
+    Attributes:
+        held: The bytes, or text with one character for each byte.
+    """
+
+    held: bytes | bytearray | str = field(kw_only=True, repr=False)
+
+    def _read(self, first: int, shape: Shape, strides: Shape) -> np.ndarray:
+        content = self.held.encode("latin1") if isinstance(self.held, str) else self.held
+        return np.array(np.ndarray(shape, self.dtype, content, first, strides), order="C")
+
+
 class Tensors(Mapping[str, np.ndarray]):
     """The tensors of a checkpoint by name, each read when it is asked for.
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..accounting import CheckpointError
 from .npz_file import read_npz
-from .pickle_file import LEGACY_MAGIC, read_torch_legacy, read_torch_zip
+from .pickle_file import LEGACY_MAGIC, is_pickle, read_pickled, read_torch_legacy, read_torch_zip
 from .safetensors_file import INDEX, SHARD_BYTES, WEIGHTS, read_safetensors, write_tensors
 from .stored import FileTensors, StoredArray, Tensors, dtypes_of, shapes_of, short, slice_of
 from .zip_file import members
@@ -69,6 +69,8 @@ def open_tensors(path: str | Path) -> FileTensors:
         raise CheckpointError(f"{path}: {error.strerror}") from None
     if start == LEGACY_MAGIC:
         return read_torch_legacy(path)
+    if is_pickle(start):
+        return read_pickled(path)
     if start[:2] == b"PK":
         found = members(path)
         is_torch = any(name.rpartition("/")[2] == "data.pkl" for name in found)

@@ -1,7 +1,8 @@
 """Tensors by name out of what a program saved: dictionaries, lists and objects within each other.
 
-Nothing is chosen here: every tensor is given under its whole path, and which of them are a model is decided above. What
-files claim may be cyclic, or share its parts so often that a few bytes are a million names, so there are limits.
+An object is read by its attributes, and one that is a module of PyTorch is read as its `state_dict` would be. Nothing
+is chosen here: every tensor is given under its whole path, and which of them are a model is decided above. What files
+claim may be cyclic, or share its parts so often that a few bytes are a million names, so there are limits.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
+from .pickle_machine import Call, Key
 from .stored import short
 
 Found = TypeVar("Found")
@@ -25,7 +27,7 @@ def flatten(value: Any, tensor_of: Callable[[Any], Found | str | None]) -> tuple
     """Every tensor in a value by its path, such as `state_dict.blocks.0.attn.qkv.weight`, and what else there is.
 
     Args:
-        value: Dictionaries, lists and tuples within each other.
+        value: Dictionaries, lists, tuples and objects within each other.
         tensor_of: What a tensor is made of, or in words why it can't be read; None of anything else.
 
     Returns:
@@ -61,12 +63,14 @@ class _Walk:
         if len(self.above) == _MAX_DEPTH:
             raise ValueError(f"{short(path)}: got more than {_MAX_DEPTH} values within each other")
         self.above.append(id(value))
-        for name, child in _parts(value):
-            self.entry(child, f"{path}.{name}" if path else name)
+        for name, child, reason in _parts(value):
+            self.entry(child, f"{path}.{name}" if path else name, reason)
         self.above.pop()
+        if isinstance(value, Call) and id(value.arguments) in self.holders and not _pairs(value):
+            self.ignored[path] = f"made of tensors by {short(str(value))}, which isn't run"
 
-    def entry(self, value: Any, path: str) -> None:
-        """Collects one entry."""
+    def entry(self, value: Any, path: str, reason: str | None) -> None:
+        """Collects one entry, or says why it isn't read."""
         self.left -= len(path) + _ENTRY
         if self.left < 0:
             raise ValueError(f"{short(path)}: got more entries than a checkpoint has")
@@ -74,7 +78,10 @@ class _Walk:
         if path in self.tensors or (path in self.ignored and tensor is not None):
             raise ValueError(f"{short(path)}: two entries have this path")
         if tensor is None and id(value) not in self.holders:
-            self.ignored[path] = _NOTHING
+            if reason is None:
+                self.ignored[path] = _NOTHING
+        elif reason:
+            self.ignored[path] = reason
         elif tensor is None and id(value) in self.above:
             self.ignored[path] = "in itself; read above"
         elif tensor is None:
@@ -95,7 +102,7 @@ def _holders(root: Any, tensor_of: Callable[[Any], Any]) -> set[int]:
         for child in _contents(value):
             if tensor_of(child) is not None:
                 holding.add(id(value))
-            elif isinstance(child, dict | list | tuple):
+            elif isinstance(child, dict | list | tuple | Call):
                 if id(child) not in parents:
                     parents[id(child)] = []
                     left.append(child)
@@ -110,19 +117,69 @@ def _holders(root: Any, tensor_of: Callable[[Any], Any]) -> set[int]:
 
 
 def _contents(value: Any) -> Iterable[Any]:
+    if isinstance(value, Call):
+        return (value.arguments, value.keywords, value.state, value.items, value.elements)
     return value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
 
 
-def _parts(value: Any) -> Iterator[tuple[str, Any]]:
-    """The entries of a value with their names."""
+# An entry's name, what it is, and why it isn't read if it holds tensors; "" if it isn't listed if it holds none.
+_Part = tuple[str, Any, str | None]
+
+
+def _parts(value: Any) -> Iterator[_Part]:
     if isinstance(value, dict):
-        yield from ((_name(key), child) for key, child in value.items())
+        yield from ((_name(key, place), child, None) for place, (key, child) in enumerate(value.items()))
     elif isinstance(value, list | tuple):
-        yield from ((str(place), child) for place, child in enumerate(value))
+        yield from ((str(place), child, None) for place, child in enumerate(value))
+    elif isinstance(value, Call):
+        for attributes in _attributes(value.state):
+            yield from _module(attributes) if attributes.keys() >= _MODULE else _object(attributes)
+        yield from ((_name(key, place), child, None) for place, (key, child) in enumerate(_pairs(value)))
+        yield from _parts(value.items)
+        yield from _parts(value.elements)
 
 
-def _name(key: Any) -> str:
-    return key if isinstance(key, str) else short(key)
+def _pairs(value: Call) -> list[Any]:
+    """What Python 2 makes an `OrderedDict` of."""
+    match str(value), value.arguments:
+        case "collections.OrderedDict", (list() as pairs,):
+            return [pair for pair in pairs if isinstance(pair, list | tuple) and len(pair) == 2]
+    return []
+
+
+def _attributes(state: Any) -> list[dict[Any, Any]]:
+    """An object's attributes: its `__dict__`, or that and its `__slots__`."""
+    both = state if isinstance(state, tuple) and len(state) == 2 else (state, None)
+    found = [part for part in both if isinstance(part, dict)]
+    return found if len(found) == sum(part is not None for part in both) else [{"state": state}]
+
+
+def _object(attributes: dict[Any, Any]) -> Iterator[_Part]:
+    # What else an object remembers is of no interest to whom looks for tensors.
+    yield from ((_name(key, place), child, "") for place, (key, child) in enumerate(attributes.items()))
+
+
+_MODULE = {"_parameters", "_buffers", "_modules"}
+
+
+def _module(attributes: dict[Any, Any]) -> Iterator[_Part]:
+    """The entries of a module's `state_dict`, and what it leaves out."""
+    volatile = attributes.get("_non_persistent_buffers_set")
+    volatile = volatile if isinstance(volatile, list | tuple) else ()
+    for kind in ("_parameters", "_buffers", "_modules"):
+        for name, child, _ in _parts(attributes[kind]):
+            is_left_out = kind == "_buffers" and name in volatile
+            yield name, child, "a buffer that isn't persistent" if is_left_out else ""
+    for name, child, _ in _object(attributes):
+        if name not in _MODULE:
+            yield name, child, "an attribute, which a state_dict leaves out"
+
+
+def _name(key: Any, place: int) -> str:
+    """How a path calls an entry; by its place if its key is no name."""
+    if isinstance(key, tuple):
+        return ".".join(_name(part, place) for part in key)
+    return key if isinstance(key, str) else f"#{place}" if isinstance(key, Key) else short(key)
 
 
 def _seen(value: Any) -> str:
