@@ -56,12 +56,14 @@ class Trainer:
     Attributes:
         model: Whose parameters the state holds.
         init: From a key to the first state.
+        start: From the first parameters, which it takes, to the first state.
         step: From state, batch and key to the state, changed, and metrics. The batch holds this process's uint8 images
             (b, h, w, c) and labels, and what `parity.data.mix` adds; the key is that of the run.
     """
 
     model: Model
     init: Callable[[random.Key], TrainState]
+    start: Callable[[Params], TrainState]
     step: Any
 
 
@@ -80,9 +82,12 @@ def make_trainer(recipe: Recipe, config: Config, device: torch.device | str | No
         with torch.random.fork_rng(devices=[]):
             if isinstance(key, random.Threefry):
                 torch.manual_seed(int(key.words[1]))
-            new = create_model(config).to(device=device, dtype=dtype)
-        for name, parameter in list(new.named_parameters()):
+            return start(dict(create_model(config).named_parameters()))
+
+    def start(params: Params) -> TrainState:
+        for name, value in params.items():
             owner, _, attribute = name.rpartition(".")
+            parameter = nn.Parameter(value.detach().to(device=device, dtype=dtype))
             setattr(model.get_submodule(owner), attribute, parameter)
         params = dict(model.named_parameters())
         # A copy, for the step changes parameters in place.
@@ -90,7 +95,7 @@ def make_trainer(recipe: Recipe, config: Config, device: torch.device | str | No
         opt_state = make_optimizer(recipe.optimizer, model, steps=recipe.steps)
         return TrainState(step=0, params=params, opt_state=opt_state, ema=ema)
 
-    return Trainer(model=model, init=init, step=make_train_step(model, recipe))
+    return Trainer(model=model, init=init, start=start, step=make_train_step(model, recipe))
 
 
 def make_train_step(model: Model, recipe: Recipe) -> TrainStep:
@@ -102,7 +107,10 @@ def make_train_step(model: Model, recipe: Recipe) -> TrainStep:
         # A resumed run draws the same masks, because the step alone decides them.
         key = random.fold_in(key, state.step)
         if not parallel:
-            parallel.append(DistributedDataParallel(loss) if processes()[1] > 1 else loss)
+            # A mask token has no gradient where nothing is masked.
+            unused = model.config.mask_token
+            many = processes()[1] > 1
+            parallel.append(DistributedDataParallel(loss, find_unused_parameters=unused) if many else loss)
         value, accuracy = _gradients(parallel[0], recipe, state.params, _inputs(model, recipe, batch), key)
         grad_norm = _clip(state.params, recipe.optimizer.clip_norm)
         rate = learning_rate(state.step, recipe.optimizer, steps=recipe.steps)

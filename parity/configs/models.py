@@ -361,7 +361,7 @@ VIT: dict[str, Fields] = {
     | dict(rope=Rope(kind="centered", temperature=100.0, rotate_half=True, rescale=2.0), layer_scale_init=0.1)
     | dict(attn_only_layer_scale=True),
     "vit_test_dinov3_untied": size(48, 3, 4, 80)
-    | at((4, 8), (24, 40), num_classes=10, reg_tokens=2, pos_embed="none", cls_norm=True)
+    | at((4, 8), (24, 40), num_classes=10, reg_tokens=2, pos_embed="none", mask_token=True, cls_norm=True)
     | dict(
         rope=Rope(kind="centered", min_period=0.5, max_period=20.0, normalize_coords="max", rotate_half=True),
     ),

@@ -74,6 +74,7 @@ class VitConfig:
         class_token: A learned token in front of the patches.
         dist_token: DeiT's second token, with a head of its own; the logits of both heads are averaged.
         reg_tokens: Register tokens after the class token.
+        mask_token: A learned token that stands for masked patches (BEiT, DINOv2); without one they are left out (MAE).
         pos_embed: `learned`, `none`, or fixed: `sincos2d` (MoCo v3, MAE), `sincos2d_big_vision` (other frequencies).
         pos_embed_prefix: Which prefix tokens have an entry in the position embedding: `all`, the `class` token alone
             (DINOv2 with registers), or `none`.
@@ -134,6 +135,7 @@ class VitConfig:
     class_token: bool = True
     dist_token: bool = False
     reg_tokens: int = 0
+    mask_token: bool = False
     pos_embed: PosEmbed = "learned"
     pos_embed_prefix: PosEmbedPrefix = "all"
     pos_embed_resize: ResizeKernel = "bicubic_antialias"
@@ -308,6 +310,7 @@ _SWITCHES = (
     "fc_norm",
     "class_token",
     "dist_token",
+    "mask_token",
     "pool_include_prefix",
     "differential_attention",
     "attn_only_layer_scale",

@@ -10,7 +10,7 @@ from .recipe import Optimizer
 # What each optimiser remembers of a tensor, in optax's words.
 MOMENTS: dict[str, tuple[str, ...]] = {"adamw": ("mu", "nu"), "sgd": ("trace",)}
 # What comes after the blocks, by the first part of its name; anything else outside of the blocks comes before them.
-_AFTER_BLOCKS = ("norm", "fc_norm", "attn_pool", "pre_logits", "head", "head_dist")
+_AFTER_BLOCKS = ("norm", "cls_norm", "fc_norm", "attn_pool", "pre_logits", "head", "head_dist")
 
 
 def decays(name: str, shape: Sequence[int]) -> bool:

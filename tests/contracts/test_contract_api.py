@@ -83,8 +83,8 @@ API: dict[str, dict[str, str]] = {
 # Exported by both packages, and methods of every model.
 EXPORTS = {"create_model", "load", "save"}
 METHODS = {
-    "forward": "self, images, *, key",
-    "forward_features": "self, images, *, key",
+    "forward": "self, images, *, mask, key",
+    "forward_features": "self, images, *, mask, key",
     "forward_intermediates": "self, images, *, indices, norm",
     "forward_head": "self, x",
 }

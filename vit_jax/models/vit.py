@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from parity.configs import Execution, VitConfig
 
@@ -21,6 +21,7 @@ from .. import random
 from ..layers.block import BLOCKS
 from ..layers.drop import dropout
 from ..layers.linear import Linear
+from ..layers.mask import check_mask, leave_out, replace_masked
 from ..layers.norm import make_norm
 from ..layers.patch_embed import PatchEmbed
 from ..layers.pool import AttentionPool, PreLogits
@@ -30,6 +31,7 @@ from ..layers.rope import RotaryEmbedding
 from ..layers.stack import run_blocks
 
 Tokens = Float[Array, "b n d"]
+Mask = Bool[Array, "b patches"]
 
 
 class VisionTransformer(nnx.Module):
@@ -53,6 +55,7 @@ class VisionTransformer(nnx.Module):
         self.cls_token = token(config.class_token, std=1e-6)
         self.dist_token = token(config.dist_token, std=1e-6)
         self.reg_token = token(config.reg_tokens, std=1e-6)
+        self.mask_token = token(config.mask_token, std=0.02)
         positions = config.num_patches + config.num_pos_embed_prefix
         self.pos_embed = token(positions if config.pos_embed == "learned" else 0, std=0.02)
         self.rope = RotaryEmbedding(config, rngs=rngs) if config.rope else None
@@ -78,21 +81,39 @@ class VisionTransformer(nnx.Module):
         self.head = head(True)
         self.head_dist = head(config.dist_token)
 
-    def __call__(self, images: Float[Array, "b h w c"], *, key: random.Key | None = None) -> Float[Array, "b classes"]:
+    def __call__(
+        self, images: Float[Array, "b h w c"], *, mask: Mask | None = None, key: random.Key | None = None
+    ) -> Float[Array, "b classes"]:
         """Logits; pooled features (b, d) where the config has no classes.
 
         Args:
             images: Normalised as the config's preprocessing says.
+            mask: As of `forward_features`.
             key: Of dropout and stochastic depth; None for neither.
 
         Raises:
-            ValueError: The images don't have the size or the channels of the config.
+            ValueError: The images don't have the size or the channels of the config, or the mask can't be used.
         """
-        return self.forward_head(self.forward_features(images, key=key))
+        return self.forward_head(self.forward_features(images, mask=mask, key=key))
 
-    def forward_features(self, images: Float[Array, "b h w c"], *, key: random.Key | None = None) -> Tokens:
-        """All tokens after the blocks and the final norm, prefix tokens first."""
-        x, _ = self._run(images, key=key)
+    def forward_features(
+        self, images: Float[Array, "b h w c"], *, mask: Mask | None = None, key: random.Key | None = None
+    ) -> Tokens:
+        """All tokens after the blocks and the final norm, prefix tokens first.
+
+        Masked patches are the mask token where the config has one, and else are left out, as in MAE's encoder: the
+        rest keeps its order.
+
+        Args:
+            images: Normalised as the config's preprocessing says.
+            mask: True for a masked patch, row by row; concrete, if patches are left out.
+            key: Of dropout and stochastic depth; None for neither.
+
+        Raises:
+            ValueError: The images don't have the size or the channels of the config; the mask isn't a bool for each
+                patch, or its patches can't be left out.
+        """
+        x, _ = self._run(images, mask=mask, key=key)
         return self._normed(x)
 
     def forward_intermediates(
@@ -126,11 +147,16 @@ class VisionTransformer(nnx.Module):
         return x if self.head is None else self.head(x)
 
     def _run(
-        self, images: Float[Array, "b h w c"], *, key: random.Key | None = None, collect: bool = False
+        self,
+        images: Float[Array, "b h w c"],
+        *,
+        mask: Mask | None = None,
+        key: random.Key | None = None,
+        collect: bool = False,
     ) -> tuple[Tokens, list[Tokens]]:
         key_embed, key_blocks, key_rope = random.split(key, 3)
         grid_size = self.patch_embed.grid_size(images)
-        x = self._embed(self.patch_embed(images), grid_size)
+        x = self._embed(self.patch_embed(images), grid_size, mask)
         x = dropout(x, self.config.drop_rate, key_embed)
         x = x if self.norm_pre is None else self.norm_pre(x)
         rotation = None if self.rope is None else self.rope(grid_size, dtype=x.dtype, key=key_rope)
@@ -145,17 +171,26 @@ class VisionTransformer(nnx.Module):
             collect=collect,
         )
 
-    def _embed(self, x: Float[Array, "b patches d"], grid_size: tuple[int, int]) -> Tokens:
-        """Puts the prefix tokens in front and adds the positions."""
+    def _embed(self, x: Float[Array, "b patches d"], grid_size: tuple[int, int], mask: Mask | None) -> Tokens:
+        """Masks patches, puts the prefix tokens in front and adds the positions."""
         config = self.config
+        if mask is not None:
+            check_mask(mask, (x.shape[0], x.shape[1]))
+        if mask is not None and self.mask_token is not None:
+            x = replace_masked(x, mask, self.mask_token[...])
         tokens = [token[...] for token in (self.cls_token, self.dist_token, self.reg_token) if token is not None]
         prefix = [jnp.broadcast_to(token, (x.shape[0], *token.shape[1:])) for token in tokens]
         x = jnp.concatenate([*prefix, x], axis=1)
         if self.pos_embed is not None:
-            return add_positions(x, learned_positions(self.pos_embed[...], config, grid_size), config)
-        if config.pos_embed == "none":
+            x = add_positions(x, learned_positions(self.pos_embed[...], config, grid_size), config)
+        elif config.pos_embed != "none":
+            x = add_positions(x, fixed_positions(config, grid_size, x.dtype), config)
+        if mask is None or self.mask_token is not None:
             return x
-        return add_positions(x, fixed_positions(config, grid_size, x.dtype), config)
+        for name, unused in (("rope", None), ("rel_pos_bias", "none")):
+            if getattr(config, name) != unused:
+                raise ValueError(f"mask: got one for a model with {name} and no mask token, expected {name} {unused!r}")
+        return leave_out(x, mask)
 
     def _normed(self, x: Tokens) -> Tokens:
         """The final norm, or both of them."""

@@ -18,6 +18,8 @@ def shapes(config: VitConfig) -> Iterator[tuple[str, Shape]]:
         yield "dist_token", (1, 1, dim)
     if config.reg_tokens:
         yield "reg_token", (1, config.reg_tokens, dim)
+    if config.mask_token:
+        yield "mask_token", (1, 1, dim)
     if config.pos_embed == "learned":
         yield "pos_embed", (1, config.num_patches + config.num_pos_embed_prefix, dim)
     yield "patch_embed.proj.weight", (dim, config.in_chans, *config.patch_size)

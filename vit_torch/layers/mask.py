@@ -1,0 +1,57 @@
+"""Masked patches: replaced by a learned token, or left out. Twin: `vit_jax/layers/mask.py`.
+
+Sources: a token for each masked patch in BEiT (Bao et al. 2021, arXiv:2106.08254, section 2.3), iBOT and DINOv2 (Oquab
+et al. 2023, arXiv:2304.07193, section 4); visible patches alone in MAE's encoder (He et al. 2021, arXiv:2111.06377,
+section 3).
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+def check_mask(mask: Bool[Tensor, "b n"], shape: tuple[int, int]) -> None:
+    """Raises ValueError unless a mask has a bool for each patch of each image.
+
+    Args:
+        mask: True for a masked patch.
+        shape: Images and patches.
+    """
+    if tuple(mask.shape) != shape or mask.dtype != torch.bool:
+        found = f"{str(mask.dtype).removeprefix('torch.')} of shape {tuple(mask.shape)}"
+        raise ValueError(f"mask: got {found}, expected bool of shape {shape}: images, patches; True for a masked one")
+
+
+def replace_masked(
+    x: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"], token: Float[Tensor, "1 1 d"]
+) -> Float[Tensor, "b n d"]:
+    """Patches, of which the masked ones are the token."""
+    return torch.where(mask[:, :, None], token, x)
+
+
+def leave_out(x: Float[Tensor, "b n d"], mask: Bool[Tensor, "b p"]) -> Float[Tensor, "b m d"]:
+    """Tokens without those of the masked patches, in their order; prefix tokens, which come first, stay.
+
+    Args:
+        x: All tokens; the patches are the last ones.
+        mask: True for a masked patch.
+
+    Raises:
+        ValueError: The mask has more masked patches in one image than in another, or nothing but these.
+    """
+    masked = torch.sum(mask, dim=1)
+    _check_counts(int(masked.min()), int(masked.max()), mask.shape[1])
+    visible = torch.argsort(mask.int(), dim=1, stable=True)[:, : mask.shape[1] - int(masked[0])]
+    prefix, patches = x[:, : -mask.shape[1]], x[:, -mask.shape[1] :]
+    patches = torch.take_along_dim(patches, visible[:, :, None], dim=1)
+    return torch.cat([prefix, patches], dim=1)
+
+
+def _check_counts(least: int, most: int, patches: int) -> None:
+    if least != most:
+        expected = "equally many in each, for they are left out"
+        raise ValueError(f"mask: got {least} masked patches in one image and {most} in another, expected {expected}")
+    if most == patches:
+        raise ValueError(f"mask: got all {patches} patches masked, expected fewer, for they are left out")
