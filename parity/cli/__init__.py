@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import tyro
 
 from .check import check
-from .common import escaped, print_rich, use_cpu_devices
+from .common import escaped, print_rich, use_cpu_devices, warnings_in_lines
 from .demo import demo
 from .diff import diff
 from .models import info, models
@@ -31,8 +31,9 @@ COMMANDS: dict[str, Callable[..., int]] = {
 }
 
 
+@warnings_in_lines()
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs a command and exits with its code; what a user got wrong is one line and code 2."""
+    """Runs a command and exits with its code; what a user got wrong is one line and code 2, a warning is one line."""
     args = list(sys.argv[1:] if argv is None else argv)
     run = tyro.extras.subcommand_cli_from_dict
     try:

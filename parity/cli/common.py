@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -71,6 +74,16 @@ def print_rich(item: Any, *, stderr: bool = False) -> None:
     Console(stderr=stderr, soft_wrap=isinstance(item, str), highlight=False, width=None if terminal else 160).print(
         item
     )
+
+
+@contextmanager
+def warnings_in_lines() -> Iterator[None]:
+    """Says each warning in one line, as errors are said, without its place in the code."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: print_rich(
+            f"[bold yellow]warning[/]: {escaped(message)}", stderr=True
+        )
+        yield
 
 
 def escaped(text: object) -> str:

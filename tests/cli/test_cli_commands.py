@@ -171,3 +171,16 @@ def test_train_takes_data_as_eval_does(capsys, tmp_path):
     code, _, err = run(capsys, "train", "digits", "--data", "digitss", "--directory", tmp_path, "--data-dir", tmp_path)
     assert code == 2
     assert "digitss" in err
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_warning_is_one_line(tmp_path, capsys):
+    pytest.importorskip("torch")
+    (tmp_path / "pets/test/cat").mkdir(parents=True)
+    for name in ("a.png", "b[0].txt"):
+        (tmp_path / "pets/test/cat" / name).write_bytes(b"")
+    code, _, err = run(capsys, "eval", tmp_path / "nowhere", "--data", tmp_path / "pets", "--framework", "torch")
+    first, *rest = err.splitlines()
+    assert first == f"warning: image folder {tmp_path}/pets/test: 1 images; not read: .txt: 1 (cat/b[0].txt)"
+    assert (code, len(rest)) == (2, 1)
+    assert rest[0].startswith("error: ")
