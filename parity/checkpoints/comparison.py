@@ -224,32 +224,37 @@ class _Distance:
         """Takes the next piece of both."""
         # Overflow and NaN are what is looked for, and no reason for a warning.
         with np.errstate(all="ignore"):
-            wide = _wide(piece[0]), _wide(piece[1])
-            for side, values in enumerate(wide):
-                if not np.isfinite(values).all():
-                    self.nan[side] += int(np.count_nonzero(np.isnan(values)))
-                    self.infinite[side] += int(np.count_nonzero(np.isinf(values)))
-            sizes = np.abs(wide[1])
-            self.right_norm = math.hypot(self.right_norm, _norm(sizes[np.isfinite(sizes)]))
-            self._add_rounded(piece)
-            if not same_bits(*piece):
+            same = same_bits(*piece)
+            right = _wide(piece[1])
+            wide = right if same else _wide(piece[0]), right
+            self._count_non_finite(wide)
+            self.right_norm = math.hypot(self.right_norm, _norm(np.abs(right)))
+            self._add_rounded(piece, wide)
+            if not same:
                 self.same_bits = False
                 self._add_apart(_apart(piece, wide))
         self.size += piece[0].size
+
+    def _count_non_finite(self, wide: _Sides) -> None:
+        for side, values in enumerate(wide):
+            if not np.isfinite(values).all():
+                self.nan[side] += int(np.count_nonzero(np.isnan(values)))
+                self.infinite[side] += int(np.count_nonzero(np.isinf(values)))
 
     def _add_apart(self, apart: np.ndarray) -> None:
         largest = float(apart.max())
         if largest > self.max_abs:
             self.max_abs, self.place = largest, self.size + int(apart.argmax())
         self.count += int(np.count_nonzero(apart))
-        self.norm = math.hypot(self.norm, _norm(apart))
+        self.norm = math.hypot(self.norm, _norm(apart) if largest < math.inf else largest)
 
-    def _add_rounded(self, piece: _Sides) -> None:
-        for side, (value, other) in enumerate((piece, piece[::-1])):
+    def _add_rounded(self, piece: _Sides, wide: _Sides) -> None:
+        # NumPy counts its own types alone as floating; bfloat16 and float8 are of `ml_dtypes`.
+        are_floats = piece[0].dtype != piece[1].dtype and all("float" in side.dtype.name for side in piece)
+        for side in (0, 1):
+            other = piece[1 - side]
             if self.rounded[side]:
-                # NumPy counts its own types alone as floating; bfloat16 and float8 are of `ml_dtypes`.
-                are_floats = value.dtype != other.dtype and all("float" in array.dtype.name for array in piece)
-                self.rounded[side] = are_floats and same_bits(value.astype(other.dtype), other)
+                self.rounded[side] = are_floats and same_bits(wide[side].astype(other.dtype), other)
 
 
 def _wide(values: np.ndarray) -> np.ndarray:
@@ -271,6 +276,8 @@ def _apart(piece: _Sides, wide: _Sides) -> np.ndarray:
 
 
 def _norm(sizes: np.ndarray) -> float:
-    """The L2 norm of absolute values; their squares may be too large or too small for a float64."""
-    largest = float(sizes.max(initial=0.0))
-    return largest * float(np.linalg.norm(sizes / largest)) if 0 < largest < math.inf else largest
+    """The L2 norm of absolute values that are finite; their squares may be too large or too small for a float64."""
+    if not math.isfinite(largest := float(sizes.max())):
+        sizes = sizes[np.isfinite(sizes)]
+        largest = float(sizes.max(initial=0.0))
+    return largest * float(np.linalg.norm(sizes / largest)) if largest else 0.0

@@ -84,6 +84,25 @@ def test_every_type(dtype):
     assert found.max_abs == (0.5 if dtype == DTYPES["F8_E8M0"] else 1)
 
 
+@pytest.mark.parametrize("left", DTYPES.values(), ids=DTYPES)
+def test_any_two_types_against_numbers_one_by_one(monkeypatch, left):
+    """Values that are special to some type, in pieces of three, against Python's own numbers."""
+    monkeypatch.setattr(parts, "_PIECE", 3)
+    rng = np.random.default_rng(0)
+    values = np.array([0.0, -0.0, math.nan, math.inf, -math.inf, 1.0, 2.0, 3.5])
+    for right in DTYPES.values():
+        with np.errstate(all="ignore"):
+            sides = [rng.choice(values, (2, 5)).astype(dtype) for dtype in (left, right)]
+        pairs = list(zip(*(side.reshape(-1).tolist() for side in sides), strict=True))
+        apart = [0.0 if a == b or (a != a and b != b) else abs(a - b) for a, b in pairs]
+        apart = [math.inf if math.isnan(distance) else float(distance) for distance in apart]
+        found = one(*sides)
+        assert found.kind == "other type" if left != right else found.kind in ("differing", "equal")
+        assert found.count == sum(distance > 0 for distance in apart)
+        assert found.max_abs == max(apart)
+        assert found.index == (divmod(apart.index(max(apart)), 5) if found.count else None)
+
+
 def test_what_is_only_on_one_side_or_of_another_shape():
     left = {"b": np.ones((2, 3)), "a": np.ones(2), "t": np.ones((2, 3)), "e": np.ones(1)}
     right = {"c": np.ones(4), "a": np.ones(3), "t": np.ones((3, 2)), "e": np.ones(1)}

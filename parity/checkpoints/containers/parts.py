@@ -13,7 +13,7 @@ from .stored import Index, Shape, shapes_of, slice_of
 from .tensors import FileTensors
 
 _READ = 2**22  # elements that are read at once
-_PIECE = 2**17  # elements of a piece: in float64 they fit a processor's cache
+_PIECE = 2**13  # elements of a piece: intermediate results in float64 then stay in a processor's cache
 
 
 def flat_pieces(tensors: Mapping[str, np.ndarray], name: str) -> Iterator[np.ndarray]:
