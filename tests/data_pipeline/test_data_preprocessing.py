@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from parity.configs.preprocessing import Preprocessing
+from parity.configs.preprocessing import HALF, Preprocessing
 from parity.data import normalize, resize_and_crop
 
 Image = pytest.importorskip("PIL.Image")
@@ -98,6 +98,33 @@ def test_normalize(photo):
     assert single.dtype == np.float32
     np.testing.assert_allclose(single, exact, rtol=0, atol=8 * np.finfo(np.float32).eps)
     np.testing.assert_array_equal(normalize(images, preprocessing, np.float16), single.astype(np.float16))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_one_mean_for_all_channels(photo, channels):
+    images = photo[:64, :48, :channels]
+    got = normalize(images, Preprocessing(mean=(0.25,), std=(0.5,)), np.float64)
+    np.testing.assert_array_equal(got, (images / 255 - 0.25) / 0.5)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_border_of_one_mean(photo, channels):
+    preprocessing = Preprocessing(mean=(0.4,), std=(0.5,), crop_mode="border", crop_pct=1.0)
+    got = resize_and_crop(photo[..., :channels], (32, 32), preprocessing)
+    corners = got[:2, 0] if photo.shape[0] < photo.shape[1] else got[0, :2]
+    np.testing.assert_array_equal(corners, np.full((2, channels), 102))
+
+
+def test_the_mean_of_grey_images_follows_from_that_of_their_colours(photo):
+    mean, std = (tuple(values(photo / 255, axis=(0, 1)).tolist()) for values in (np.mean, np.std))
+    grey = Preprocessing(mean=mean, std=std, crop_pct=0.7, crop_mode="squash").grey()
+    luma = photo / 255 @ (0.299, 0.587, 0.114)
+    assert grey.mean == (round(luma.mean(), 6),)
+    assert luma.std() <= grey.std[0] <= 1.1 * luma.std()
+    assert (grey.crop_pct, grey.crop_mode) == (0.7, "squash")
+    assert grey.grey() is grey
+    half = Preprocessing(mean=HALF, std=HALF).grey()
+    assert (half.mean, half.std) == ((0.5,), (0.5,))
 
 
 def test_normalize_errors():

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from parity import recipes
+from parity.configs import Preprocessing
 
 
 @pytest.mark.parametrize("name", recipes.names())
@@ -30,6 +31,31 @@ def test_the_seed_recipe_is_the_article():
     recipe = recipes.get("imagenet_seed")
     got = recipe.optimizer.learning_rate, recipe.optimizer.weight_decay, recipe.optimizer.warmup_steps
     assert (*got, recipe.steps, recipe.batch_size) == (3e-4, 0.05, 10_000, 100_000, 512)
+
+
+def test_a_model_of_one_channel_is_normalised_by_one_mean():
+    recipe = recipes.get("imagenet_seed", overrides={"in_chans": 1})
+    assert recipe.config().preprocessing == recipes.get("imagenet_seed").config().preprocessing.grey()
+    assert recipes.from_dict(json.loads(json.dumps(recipes.to_dict(recipe)))) == recipe
+    given = Preprocessing(mean=(0.25,), std=(0.5,))
+    recipe = recipes.get("imagenet_seed", overrides={"in_chans": 1, "preprocessing": given})
+    assert recipe.config().preprocessing == given
+
+
+def test_runs_of_before_there_were_folder_options_go_on():
+    recipe = recipes.get("digits")
+    data = recipes.to_dict(recipe)
+    del data["data"]["folder"]
+    assert recipes.from_dict(data) == recipe
+    data["data"]["folder"] = {"exif_orientation": True, "class_order": "natural"}
+    changed = [
+        "data.folder.class_order: None there, 'natural' here",
+        "data.folder.exif_orientation: False there, True here",
+    ]
+    assert recipes.differences(recipe, recipes.from_dict(data)) == changed
+    data["data"]["folder"] = {"exif": True}
+    with pytest.raises(ValueError, match=r"^data\.folder: unknown field 'exif'"):
+        recipes.from_dict(data)
 
 
 def test_errors_name_the_field_and_a_close_match():

@@ -49,10 +49,11 @@ def test_cross_entropy_of_bfloat16_logits_is_float32():
     np.testing.assert_allclose(np.asarray(ours), twin.numpy(), rtol=FORWARD["float32"].limit)
 
 
+@pytest.mark.parametrize(("channels", "means"), [(3, 3), (3, 1), (1, 1)])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_normalize_is_that_of_the_data(dtype):
-    images = np.random.default_rng(0).integers(0, 256, (2, 3, 5, 3)).astype(np.uint8)
-    preprocessing = Preprocessing()
+def test_normalize_is_that_of_the_data(dtype, channels, means):
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, 5, channels)).astype(np.uint8)
+    preprocessing = Preprocessing() if means == 3 else Preprocessing().grey()
     expected = data.normalize(images, preprocessing, np.dtype(dtype))
     with jax.enable_x64(dtype == "float64"):
         ours = np.asarray(normalize_jax(jnp.asarray(images), preprocessing, jnp.dtype(dtype)))
