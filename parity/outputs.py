@@ -62,16 +62,13 @@ def check_file(path: str | Path | None) -> None:
     Raises:
         ValueError: It is a directory, or something can't be written to; names it.
     """
-    if path is None:
+    if path is None or _is_device(path):
         return
     target = resolved(path)
     if target.is_dir():
         raise ValueError(f"{path}: is a directory, expected a file to write")
-    if target.exists():
-        if not os.access(target, os.W_OK):
-            raise ValueError(f"{path}: can't be written to: Permission denied")
-        if not target.is_file():  # such as /dev/stdout
-            return
+    if target.exists() and not os.access(target, os.W_OK):
+        raise ValueError(f"{path}: can't be written to: Permission denied")
     _check_writable(path, target.parent)
 
 
@@ -193,11 +190,11 @@ def write_text(path: str | Path, text: str) -> None:
         ValueError: A directory is there.
         OSError: Of the disk.
     """
-    check_file(path)
-    target = resolved(path)
-    if target.exists() and not target.is_file():
+    if _is_device(path):
         Path(path).write_text(text, encoding="utf-8")
         return
+    check_file(path)
+    target = resolved(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     new = target.with_name(f".{target.name}.tmp")
     new.write_text(text, encoding="utf-8")
@@ -282,6 +279,12 @@ def _move_rest(old: Path, new: Path, *, but: Collection[str]) -> None:
             except OSError as error:
                 text = f"{error.strerror}; {new} is written, and what else was there is in {old}"
                 raise OSError(error.errno, text, str(child)) from None
+
+
+def _is_device(path: str | Path) -> bool:
+    """Whether a path is neither a file nor a directory, such as `/dev/stdout`: there is nothing to replace."""
+    path = Path(path)
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def _check_writable(path: str | Path, directory: Path) -> None:

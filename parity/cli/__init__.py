@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 import tyro
 
 from .check import check
-from .common import escaped, print_rich, use_cpu_devices, warnings_in_lines
+from .common import use_cpu_devices, warnings_in_lines
 from .demo import demo
 from .diff import diff
+from .errors import one_line
 from .models import info, models
 from .tensors import tensors
 from .train import recipe_commands, train
@@ -33,16 +34,13 @@ COMMANDS: dict[str, Callable[..., int]] = {
 
 @warnings_in_lines()
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs a command and exits with its code; what a user got wrong is one line and code 2, a warning is one line."""
+    """Runs a command and exits with its code; what went wrong is one line and code 2 (Ctrl-C: 130), a warning one."""
     args = list(sys.argv[1:] if argv is None else argv)
     run = tyro.extras.subcommand_cli_from_dict
-    try:
+    with one_line():
         if args[:1] == ["train"]:
             # As in `eval`; `--data.name` beside `--data.augmentation...` is what the recipe's fields make of it.
             rest = ["--data.name" if arg == "--data" else arg for arg in args[1:]]
             sys.exit(run(recipe_commands(), prog="vit-parity train", args=rest))
         description = "The same Vision Transformer in JAX and in PyTorch, provably."
         sys.exit(run(COMMANDS, prog="vit-parity", description=description, args=args))
-    except (ValueError, ModuleNotFoundError) as error:
-        print_rich(f"[bold red]error[/]: {escaped(error)}", stderr=True)
-        sys.exit(2)

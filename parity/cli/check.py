@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tyro.conf import Positional, UseAppendAction
 
-from .common import Dtype, print_rich, use_present_platform
+from .. import outputs
+from .common import Dtype, Size, print_rich, use_present_platform
 
 if TYPE_CHECKING:
     from ..checks import CheckReport
@@ -23,7 +24,7 @@ def check(
     level: UseAppendAction[tuple[Level, ...]] = (),
     dtypes: tuple[Dtype, ...] = ("float64", "float32", "bfloat16"),
     depth: int | None = None,
-    image_size: tuple[int, int] | None = None,
+    image_size: Size | None = None,
     batch_size: int | None = None,
     steps: int = 100,
     stochastic: bool = False,
@@ -43,7 +44,7 @@ def check(
         level: One of the four levels; give it again for more. `forward` if it isn't given.
         dtypes: Precisions to compare in.
         depth: Fewer blocks, for a model that is too large for this machine.
-        image_size: Another height and width of the images.
+        image_size: Another height and width of the images, or one number for both.
         batch_size: Images in the batch; 16 in training, otherwise 2.
         steps: Optimiser steps of `training`; the tolerances are those of 100.
         stochastic: Whether `gradients` are taken with dropout and stochastic depth, of the same masks on both sides.
@@ -51,6 +52,9 @@ def check(
         json: Also write the figures to this file.
         report: Also write `report.html`, `report.md`, their pictures and `report.json` to this directory.
     """
+    outputs.check_file(json)
+    if report is not None:
+        outputs.check_directory(report)
     use_present_platform(default="cpu")
     from .. import checks
 
@@ -68,7 +72,7 @@ def check(
         found.append(run[name]())
         print_rich(found[-1])
     if json is not None:
-        json.write_text(checks.to_json(found), encoding="utf-8")
+        outputs.write_text(json, checks.to_json(found))
     if report is not None:
         print_rich(f"report in {checks.write_document(found, report)}")
     return 0 if all(one.passed for one in found) else 1

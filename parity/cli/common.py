@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
+from tyro.constructors import PrimitiveConstructorSpec
 
 from .. import configs
 
@@ -22,6 +24,33 @@ Dtype = Literal["float64", "float32", "bfloat16"]
 Framework = Literal["flax", "torch"]
 Format = Literal["native", "timm", "huggingface", "open_clip", "torchvision", "google", "meta"]
 From = Annotated[Format | Literal["run"] | None, tyro.conf.arg(name="from")]
+
+
+class _HeightByWidth(PrimitiveConstructorSpec):
+    """`224x160`, as one word."""
+
+    def __init__(self):
+        super().__init__(
+            nargs=1,
+            metavar="HEIGHTxWIDTH",
+            instance_from_str=lambda words: self._parsed(words[0]),
+            is_instance=lambda value: isinstance(value, tuple),
+            str_from_instance=lambda value: ["x".join(map(str, value))],
+        )
+
+    def __repr__(self) -> str:
+        return "HEIGHTxWIDTH"
+
+    @staticmethod
+    def _parsed(word: str) -> tuple[int, int]:
+        found = re.fullmatch(r"(\d+)x(\d+)", word)
+        if found is None:
+            raise ValueError(f"{word!r}: expected a number, two numbers, or HEIGHTxWIDTH")
+        return int(found[1]), int(found[2])
+
+
+# Height and width in pixels, wherever a size is given: `224`, `224 160` or `224x160`; one number is a square.
+Size = int | tuple[int, int] | Annotated[tuple[int, int], _HeightByWidth()]
 NumericsSource = Literal["timm", "google", "huggingface", "torchvision", "open_clip", "meta"] | None
 
 
@@ -70,10 +99,13 @@ def print_rich(item: Any, *, stderr: bool = False) -> None:
     """Prints text or a table by rich."""
     from rich.console import Console
 
+    class ToPipe(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # rich would exit with 1, which is what models that part exit with
+
     terminal = (sys.stderr if stderr else sys.stdout).isatty()
-    Console(stderr=stderr, soft_wrap=isinstance(item, str), highlight=False, width=None if terminal else 160).print(
-        item
-    )
+    width = None if terminal else 160
+    ToPipe(stderr=stderr, soft_wrap=isinstance(item, str), highlight=False, width=width).print(item)
 
 
 @contextmanager

@@ -7,7 +7,8 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from .common import Dtype, print_rich, use_present_platform
+from .. import outputs
+from .common import Dtype, Size, print_rich, use_present_platform
 
 ImageLayout = Literal["NHWC", "NCHW"] | None
 
@@ -18,7 +19,7 @@ def diff(
     *,
     dtype: Dtype = "float64",
     tolerance: float | None = None,
-    image_size: tuple[int, int] | None = None,
+    image_size: Size | None = None,
     batch_size: int = 2,
     seed: int = 0,
     left_layout: ImageLayout = None,
@@ -39,7 +40,7 @@ def diff(
         right: The other.
         dtype: Precision to compare in; float32 where one of them can't run in float64.
         tolerance: Largest relative L2 that passes; by default that of the project for the precision.
-        image_size: Another height and width.
+        image_size: Another height and width, or one number for both.
         batch_size: Random images in the batch.
         seed: Of the random images.
         left_layout: Of the images that a function on the left takes; NCHW in PyTorch and NHWC elsewhere by default.
@@ -47,6 +48,8 @@ def diff(
         json: Also write the figures to this file.
         markdown: Also write the report to this file.
     """
+    for output in (json, markdown):
+        outputs.check_file(output)
     use_present_platform(default="cpu")
     from ..checks.diff import diff
 
@@ -62,7 +65,7 @@ def diff(
     )
     print_rich(report)
     if json is not None:
-        json.write_text(report.to_json())
+        outputs.write_text(json, report.to_json())
     if markdown is not None:
-        markdown.write_text(report.markdown())
+        outputs.write_text(markdown, report.markdown())
     return 0 if report.passed else 1

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
-from .. import configs
+from .. import configs, outputs
 from .common import escaped, print_rich
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def tensors(
     from ..checkpoints.comparison import compare_tensors
     from ..checkpoints.containers.progress import progress_bar
 
-    _check_output(json)
+    outputs.check_file(json)
     of_left = _open(left, prefix if left_prefix is None else left_prefix, match, rename)
     if right is None:
         if tolerance is not None or right_prefix is not None:
@@ -258,14 +258,7 @@ def _both(left: str | None, right: str | None) -> str:
     return " -> ".join(sides)
 
 
-def _check_output(path: Path | None) -> None:
-    """Before files of gigabytes are read in vain."""
-    if path is not None and (path.is_dir() or not path.parent.is_dir()):
-        what = "a directory" if path.is_dir() else "in a directory that isn't there"
-        raise ValueError(f"--json {path}: got a path that is {what}, expected one of a file to write")
-
-
 def _write_json(path: Path, value: Any) -> None:
     import json
 
-    path.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
+    outputs.write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")

@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
-from .. import configs, recipes
+from .. import configs, outputs, recipes
 from .common import Framework, escaped, print_rich, use_cpu_devices, use_present_platform
 
 
@@ -40,6 +40,7 @@ def train_recipe(
     """
     from rich.console import Console
 
+    outputs.check_directory(directory)
     options = {"stop_at": stop_at, "data_dir": data_dir, "console": Console()}
     if framework == "flax":
         is_first = _start_flax(devices, distributed=distributed)

@@ -10,7 +10,17 @@ import tyro
 from tyro.conf import Positional
 
 from ..configs.image_folder import FolderOptions
-from .common import Format, Framework, From, NumericsSource, check_classes, escaped, print_rich, use_present_platform
+from .common import (
+    Format,
+    Framework,
+    From,
+    NumericsSource,
+    Size,
+    check_classes,
+    escaped,
+    print_rich,
+    use_present_platform,
+)
 
 Training = Literal["torch-training", "flax-training"]
 TRAINING: dict[str, Framework] = {"torch-training": "torch", "flax-training": "flax"}
@@ -25,8 +35,8 @@ def convert(
     model: str | None = None,
     from_: From = None,
     numerics: NumericsSource = None,
-    image_size: tuple[int, int] | None = None,
-    patch_size: tuple[int, int] | None = None,
+    image_size: Size | None = None,
+    patch_size: Size | None = None,
     num_classes: int | None = None,
     global_pool: Pool = None,
 ) -> int:
@@ -40,8 +50,9 @@ def convert(
         model: The registered name, for a file that doesn't say it.
         from_: The format of the source; recognised from its files by default.
         numerics: The project as whose model the weights are run; the one they come from by default.
-        image_size: Another height and width; positions are resized by the source's own kernel.
-        patch_size: Another height and width of patches; positions and the patch embedding are resized.
+        image_size: Another height and width, or one number for both; positions are resized by the source's own kernel.
+        patch_size: Another height and width of patches, or one number for both; positions and the patch embedding are
+            resized.
         num_classes: Another head, with new values; 0 for none.
         global_pool: Another pooling, for a format that has no other.
     """
