@@ -8,6 +8,7 @@ from typing import Any
 
 from ..configs import Config
 from ..data import Source, eval_batches, open_source, train_batches
+from ..data.image_folder import class_difference
 from ..data.loader import Batch
 from ..recipes import Recipe
 
@@ -32,12 +33,14 @@ class Inputs:
         self, recipe: Recipe, data_dir: str | Path | None = None, *, process_index: int = 0, process_count: int = 1
     ):
         self._recipe = recipe
-        self._train, self._test = (
-            open_source(recipe.data.name, split, data_dir=data_dir)
-            for split in (recipe.data.train_split, recipe.data.test_split)
-        )
+        data = recipe.data
+        sources = [
+            open_source(data.name, split, data_dir=data_dir, folder=data.folder)
+            for split in (data.train_split, data.test_split)
+        ]
+        self.config = _config(recipe, *sources)
+        self._train, self._test = (source.with_channels(self.config.in_chans) for source in sources)
         self._process = {"process_index": process_index, "process_count": process_count}
-        self.config = _config(recipe, self._train)
 
     def train_batches(self) -> Any:
         """The iterator of `parity.data.train_batches`, to be closed."""
@@ -70,12 +73,12 @@ def due(step: int, every: int, steps: int) -> bool:
     return step == steps or (every > 0 and step % every == 0)
 
 
-def _config(recipe: Recipe, source: Source) -> Config:
-    config = recipe.config(source.num_classes)
-    for field, got in (("num_classes", source.num_classes), ("in_chans", source.in_chans)):
-        expected = getattr(config, field)
-        if got != expected:
-            raise ValueError(
-                f"{field}: {source.name} has {got}, and {recipe.model} with the recipe's overrides {expected}"
-            )
+def _config(recipe: Recipe, train: Source, test: Source) -> Config:
+    if train.class_names != test.class_names:
+        difference = class_difference(train.split, train.class_names, test.split, test.class_names)
+        raise ValueError(f"{train.name}: {difference}")
+    config = recipe.config(train.num_classes)
+    if config.num_classes != train.num_classes:
+        expected = f"{recipe.model} with the recipe's overrides {config.num_classes}"
+        raise ValueError(f"num_classes: {train.name} has {train.num_classes}, and {expected}")
     return config

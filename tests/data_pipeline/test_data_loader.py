@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -158,7 +159,7 @@ def test_closed_iterator_stays_closed(digits_train, train_options):
         next(iterator)
 
 
-def test_error_in_a_thread_names_the_file(tmp_path, preprocessing):
+def test_error_in_a_thread_or_worker_names_the_file(tmp_path, preprocessing):
     from PIL import Image
 
     from parity.data import open_source
@@ -168,8 +169,11 @@ def test_error_in_a_thread_names_the_file(tmp_path, preprocessing):
     (tmp_path / "train/cat/b.png").write_text("no image")
     source = open_source(str(tmp_path), "train")
     options = {"batch_size": 2, "image_size": (8, 8), "preprocessing": preprocessing}
-    with pytest.raises(ValueError, match=r"train/cat/b.png: can't be read"):
-        next(train_batches(source, **options, augmentation=Augmentation(), seed=0))
+    for num_workers in (0, 1):
+        batches = train_batches(source, **options, augmentation=Augmentation(), seed=0, num_workers=num_workers)
+        with pytest.raises(ValueError, match=r"train/cat/b.png: can't be read") as caught, closing(batches):
+            next(batches)
+        assert "\n" not in str(caught.value), "grain's hint is a note"
     with pytest.raises(ValueError, match=r"train/cat/b.png: can't be read"):
         next(eval_batches(source, **options))
 
