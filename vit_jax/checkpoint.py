@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from flax import nnx
 
 from parity import checkpoints, configs
 from parity.checkpoints import adapt
-from parity.configs import Execution
+from parity.configs import Config, Execution
 
 from .models import Model, create_model
 from .sharding import parameter_shardings
@@ -29,7 +29,13 @@ def load(
     patch_size: int | tuple[int, int] | None = None,
     num_classes: int | None = None,
     global_pool: str | None = None,
+    model: str | Config | None = None,
+    format: str | None = None,
+    numerics: str | None = None,
+    prefix: str | None = None,
+    ignore: Sequence[str] = (),
     execution: Execution = Execution(),
+    **fields: Any,
 ) -> Model:
     """The model of a checkpoint.
 
@@ -41,17 +47,43 @@ def load(
         patch_size: Another patch size; positions and the patch embedding are resized.
         num_classes: Another head, with new values; 0 for none.
         global_pool: Another pooling, such as `avg` for a source that doesn't pool.
+        model: A registered name, or a config, for what the file doesn't say of itself.
+        format: Of the file, one of `parity.checkpoints.SOURCES`; recognised by default.
+        numerics: The project as whose model the weights are run; by default the one they come from.
+        prefix: What the names of the model begin with, where a file has several models.
+        ignore: Shell-style patterns of tensors to leave out.
         execution: How to run the model.
+        fields: Config fields that the file doesn't say, such as `num_heads=4`.
+
+    Warns:
+        AssumedWarning: Something was assumed of the file; says what, and how to say it.
 
     Raises:
+        ValueError: An unknown model, format, project or field.
         CheckpointError: Not a readable checkpoint, or tensors that don't fit, all in one report.
     """
-    checkpoint = checkpoints.open_checkpoint(path)
-    config, tensors = adapt(
-        checkpoint, image_size=image_size, patch_size=patch_size, num_classes=num_classes, global_pool=global_pool
+    checkpoint = checkpoints.open_checkpoint(
+        path,
+        model=model,
+        format=format,
+        numerics=numerics,
+        prefix=prefix,
+        ignore=ignore,
+        target_size=image_size,
+        **fields,
     )
-    model = nnx.eval_shape(lambda: create_model(config, rngs=nnx.Rngs(0), execution=execution))
-    shardings = parameter_shardings(model, mesh) if mesh is not None else {}
+    config, tensors = adapt(
+        checkpoint,
+        image_size=image_size,
+        patch_size=patch_size,
+        num_classes=num_classes,
+        global_pool=global_pool,
+        dtype=None if dtype is None else jnp.dtype(dtype),
+    )
+    said = {"image_size": image_size, "global_pool": global_pool}
+    checkpoints.warn_of((item for item in checkpoint.assumed if said.get(item.field) is None), path=path)
+    built = nnx.eval_shape(lambda: create_model(config, rngs=nnx.Rngs(0), execution=execution))
+    shardings = parameter_shardings(built, mesh) if mesh is not None else {}
 
     def place(name: str, shape: tuple[int, ...], read: Callable[..., np.ndarray]) -> jax.Array:
         def part(index: tuple[slice, ...] | None = None) -> np.ndarray:
@@ -63,20 +95,27 @@ def load(
         # Each device's part alone is read from the file.
         return jax.make_array_from_callback(shape, shardings[name], part)
 
-    load_state_dict(model, tensors, source=str(path), place=place)
-    return model
+    load_state_dict(built, tensors, source=str(path), place=place)
+    return built
 
 
-def save(model: Model, path: str | Path, *, name: str = "") -> None:
+def save(model: Model, path: str | Path, *, name: str = "", source: Mapping[str, Any] | None = None) -> None:
     """Writes a native checkpoint, whole or not at all.
 
     Args:
         model: With concrete parameters.
         path: A directory; an older native checkpoint there is replaced.
         name: The registered name that the model started from; found by its config if there is one.
+        source: More to keep of where the weights came from, JSON values.
 
     Raises:
         CheckpointError: Something other than a native checkpoint is in the way.
     """
-    source = {"framework": "flax", "parameters": sum(variable.size for _, variable, _, _ in named_leaves(model))}
-    checkpoints.write(path, model.config, state_dict(model), name=name or configs.name_of(model.config), source=source)
+    origin = {"framework": "flax", "parameters": sum(variable.size for _, variable, _, _ in named_leaves(model))}
+    checkpoints.write(
+        path,
+        model.config,
+        state_dict(model),
+        name=name or configs.name_of(model.config),
+        source=origin | dict(source or {}),
+    )

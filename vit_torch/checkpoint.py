@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from parity import checkpoints, configs
 from parity.checkpoints import adapt
-from parity.configs import Execution
+from parity.configs import Config, Execution
 
 from .models import Model, create_model
-from .state import load_state_dict, state_dict
+from .state import load_state_dict, numpy_dtype, state_dict
 
 
 def load(
@@ -23,7 +25,13 @@ def load(
     patch_size: int | tuple[int, int] | None = None,
     num_classes: int | None = None,
     global_pool: str | None = None,
+    model: str | Config | None = None,
+    format: str | None = None,
+    numerics: str | None = None,
+    prefix: str | None = None,
+    ignore: Sequence[str] = (),
     execution: Execution = Execution(),
+    **fields: Any,
 ) -> Model:
     """The model of a checkpoint, in evaluation mode.
 
@@ -35,30 +43,63 @@ def load(
         patch_size: Another patch size; positions and the patch embedding are resized.
         num_classes: Another head, with new values; 0 for none.
         global_pool: Another pooling, such as `avg` for a source that doesn't pool.
+        model: A registered name, or a config, for what the file doesn't say of itself.
+        format: Of the file, one of `parity.checkpoints.SOURCES`; recognised by default.
+        numerics: The project as whose model the weights are run; by default the one they come from.
+        prefix: What the names of the model begin with, where a file has several models.
+        ignore: Shell-style patterns of tensors to leave out.
         execution: How to run the model.
+        fields: Config fields that the file doesn't say, such as `num_heads=4`.
+
+    Warns:
+        AssumedWarning: Something was assumed of the file; says what, and how to say it.
 
     Raises:
+        ValueError: An unknown model, format, project or field.
         CheckpointError: Not a readable checkpoint, or tensors that don't fit, all in one report.
     """
-    checkpoint = checkpoints.open_checkpoint(path)
-    config, tensors = adapt(
-        checkpoint, image_size=image_size, patch_size=patch_size, num_classes=num_classes, global_pool=global_pool
+    checkpoint = checkpoints.open_checkpoint(
+        path,
+        model=model,
+        format=format,
+        numerics=numerics,
+        prefix=prefix,
+        ignore=ignore,
+        target_size=image_size,
+        **fields,
     )
-    model = create_model(config, device="meta", execution=execution)
-    load_state_dict(model, tensors, source=str(path), device=device)
-    return model.to(dtype=dtype).eval()
+    config, tensors = adapt(
+        checkpoint,
+        image_size=image_size,
+        patch_size=patch_size,
+        num_classes=num_classes,
+        global_pool=global_pool,
+        dtype=None if dtype is None else numpy_dtype(dtype),
+    )
+    said = {"image_size": image_size, "global_pool": global_pool}
+    checkpoints.warn_of((item for item in checkpoint.assumed if said.get(item.field) is None), path=path)
+    built = create_model(config, device="meta", execution=execution)
+    load_state_dict(built, tensors, source=str(path), device=device)
+    return built.to(dtype=dtype).eval()
 
 
-def save(model: Model, path: str | Path, *, name: str = "") -> None:
+def save(model: Model, path: str | Path, *, name: str = "", source: Mapping[str, Any] | None = None) -> None:
     """Writes a native checkpoint, whole or not at all.
 
     Args:
         model: With concrete parameters.
         path: A directory; an older native checkpoint there is replaced.
         name: The registered name that the model started from; found by its config if there is one.
+        source: More to keep of where the weights came from, JSON values.
 
     Raises:
         CheckpointError: Something other than a native checkpoint is in the way.
     """
-    source = {"framework": "torch", "parameters": sum(parameter.numel() for parameter in model.parameters())}
-    checkpoints.write(path, model.config, state_dict(model), name=name or configs.name_of(model.config), source=source)
+    origin = {"framework": "torch", "parameters": sum(parameter.numel() for parameter in model.parameters())}
+    checkpoints.write(
+        path,
+        model.config,
+        state_dict(model),
+        name=name or configs.name_of(model.config),
+        source=origin | dict(source or {}),
+    )

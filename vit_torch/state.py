@@ -1,4 +1,7 @@
-"""A model's parameters by canonical name, as NumPy arrays in the canonical layout. Twin: `vit_jax/state.py`."""
+"""A model's parameters and statistics by canonical name, as NumPy arrays in the canonical layout.
+
+Twin: `vit_jax/state.py`.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +23,13 @@ _NOT_IN_NUMPY = {
 
 
 def canonical_shapes(model: Model) -> dict[str, tuple[int, ...]]:
-    """Canonical name and shape of each parameter; allocates nothing, so the model may be on `meta`."""
-    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    """Canonical name and shape of each parameter and statistic; allocates nothing, so the model may be on `meta`."""
+    return {name: tuple(value.shape) for name, value in model.state_dict(keep_vars=True).items()}
 
 
 def state_dict(model: Model) -> dict[str, np.ndarray]:
-    """Each parameter in the canonical layout."""
-    return {name: to_numpy(parameter) for name, parameter in model.named_parameters()}
+    """Each parameter and statistic in the canonical layout."""
+    return {name: to_numpy(value) for name, value in model.state_dict(keep_vars=True).items()}
 
 
 def load_state_dict(
@@ -36,7 +39,7 @@ def load_state_dict(
     source: str = "the tensors",
     device: torch.device | str | None = None,
 ) -> None:
-    """Sets every parameter, in the precision of the tensors.
+    """Sets every parameter and statistic, in the precision of the tensors.
 
     Args:
         model: On a device or on `meta`; changed in place.
@@ -50,11 +53,11 @@ def load_state_dict(
     """
     account(canonical_shapes(model), shapes_of(tensors), source=source)
     expect_floats(dtypes_of(tensors), source=source)
-    for name, _ in list(model.named_parameters()):
+    for name, old in model.state_dict(keep_vars=True).items():
         owner, _, attribute = name.rpartition(".")
         # What was read from a file belongs to nobody else.
-        value = from_numpy(np.asarray(tensors[name]), copy=not isinstance(tensors, Tensors))
-        value = torch.nn.Parameter(value.to(device))
+        value = from_numpy(np.asarray(tensors[name]), copy=not isinstance(tensors, Tensors)).to(device)
+        value = torch.nn.Parameter(value) if isinstance(old, torch.nn.Parameter) else value
         setattr(model.get_submodule(owner), attribute, value)
 
 

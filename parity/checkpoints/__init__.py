@@ -2,14 +2,18 @@
 
 from .accounting import CheckpointError, account, expect_floats
 from .adapt import adapt
+from .assumed import AssumedWarning, Assumption, warn_of
 from .checkpoint import Checkpoint
 from .containers.tensors import Tensors, dtypes_of, open_tensors, shapes_of, slice_of, write_tensors
 from .formats.native import read, write
-from .formats.registry import FORMATS, convert, open_checkpoint
+from .formats.registry import FORMATS, SOURCES, convert, open_checkpoint
 from .shapes import parameter_count, parameter_shapes
 
 __all__ = [
     "FORMATS",
+    "SOURCES",
+    "AssumedWarning",
+    "Assumption",
     "Checkpoint",
     "CheckpointError",
     "Tensors",
@@ -25,6 +29,7 @@ __all__ = [
     "read",
     "shapes_of",
     "slice_of",
+    "warn_of",
     "write",
     "write_tensors",
 ]

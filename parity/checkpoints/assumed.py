@@ -55,10 +55,11 @@ class AssumedWarning(UserWarning):
 
 def warn_of(assumed: Iterable[Assumption], *, path: str | Path, stacklevel: int = 3) -> None:
     """One warning for all that was assumed of a file; none where nothing was."""
-    if lines := [str(assumption) for assumption in assumed]:
-        fields = list(dict.fromkeys(assumption.field for assumption in assumed if assumption.field != "prefix"))
-        how = f"say the model (model=), or the fields ({', '.join(f'{field}=' for field in fields)}), to end this"
-        text = f"{path}: assumed, since the file doesn't say it:\n  " + "\n  ".join(lines) + f"\n{how}"
+    if found := list(assumed):
+        fields = ", ".join(f"{field}=" for field in dict.fromkeys(assumption.field for assumption in found))
+        lines = "\n  ".join(map(str, found))
+        text = f"{path}: assumed, since the file doesn't say it:\n  {lines}\nsaying the field ({fields}), or the model"
+        text += " that has it (model=), ends this"
         warnings.warn(text, AssumedWarning, stacklevel=stacklevel)
 
 

@@ -22,6 +22,11 @@ class Overlay(Mapping[str, np.ndarray]):
         self._changed = {name: value for name, value in changed.items() if value is not None}
         self._names = dict.fromkeys([*(name for name in base if name not in changed), *self._changed])
 
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """Names of the tensors that are replaced or added."""
+        return tuple(self._changed)
+
     def __getitem__(self, name: str) -> np.ndarray:
         """One tensor."""
         if name in self._changed:

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ...configs import Config, get, name_of, replace
 from ..accounting import CheckpointError
+from ..assumed import Given
 from ..checkpoint import Checkpoint
 from ..containers.document import read_json
 from ..shapes import Shape
-from .translate import Entry, Ours, Unused, pair_up
+from .settled import fits
+from .translate import Entry, Ours, Pair, Unused, pair_up
+from .weights import Weights
 
-# Heads of the published models of each width, where the tensors don't show them. So400m and CLIP's giants have others.
-NUM_HEADS = {192: 3, 384: 6, 512: 8, 768: 12, 1024: 16, 1280: 16, 1536: 24}
 # What a file of tensors alone can't say and what changes no output at the size that the file is for.
 NOT_IN_TENSORS = (
     "preprocessing",
@@ -33,11 +31,12 @@ NOT_IN_TENSORS = (
 
 
 def translated(
-    path: Path,
+    weights: Weights,
+    given: Given,
     config: Config,
     table: Sequence[Entry],
-    tensors: Mapping[str, np.ndarray],
     *,
+    path: Path,
     unused: Sequence[Unused] = (),
     ignored: Mapping[str, str] | None = None,
     name: str | None = None,
@@ -46,25 +45,47 @@ def translated(
     """A checkpoint whose tensors are those of a foreign file by a table; none is read.
 
     Args:
-        path: What was opened, for errors.
+        weights: Theirs.
+        given: What the user said, and what was assumed.
         config: Of the model.
         table: Where each tensor is kept.
-        tensors: Theirs.
+        path: What was opened.
         unused: What else may be there.
-        ignored: Why parts of the file are already left out of `tensors`, by their names; None for what the file's
-            container says.
-        name: The registered name of the model, if it was given.
+        ignored: Why parts of the file are left out besides.
+        name: The registered name of the model; that of its config or of the model that was named by default.
         format: The format's name.
 
     Raises:
         CheckpointError: Missing, unexpected or misshapen tensors.
     """
-    ours = Ours(pair_up(table, config, source=str(path)), tensors, unused=unused, source=str(path))
+    pairs = pair_up(table, config, source=str(path))
+    return checkpoint_of(
+        weights, given, config, pairs, path=path, unused=unused, ignored=ignored, name=name, format=format
+    )
+
+
+def checkpoint_of(
+    weights: Weights,
+    given: Given,
+    config: Config,
+    pairs: Sequence[Pair],
+    *,
+    path: Path,
+    unused: Sequence[Unused] = (),
+    ignored: Mapping[str, str] | None = None,
+    name: str | None = None,
+    format: str,
+) -> Checkpoint:
+    """`translated` of pairs, for a format that needs no table."""
+    ours = Ours(pairs, weights.tensors, unused=unused, source=str(path))
     source: dict[str, Any] = {"format": format, "path": str(path)}
-    left_out = {**(getattr(tensors, "ignored", {}) if ignored is None else ignored), **ours.ignored}
-    if left_out:
+    if weights.prefix:
+        source["prefix"] = weights.prefix
+    if left_out := {**weights.ignored, **(ignored or {}), **ours.ignored}:
         source["ignored"] = left_out
-    return Checkpoint(path, config, name or name_of(config), source, ours)
+    if name is None:
+        name = fits(given.name, config) or name_of(config)
+    return Checkpoint(path, config, name, source, ours, tuple(given.assumed))
 
 
 def read_document(path: Path, document: str, field: str) -> dict[str, Any]:
@@ -102,8 +123,14 @@ def hold_against(
     Raises:
         CheckpointError: Fields that the format can't express; names each with both values.
     """
+
+    def shown(config: Config) -> dict[str, Any]:
+        # Of the input a format of tensors shows the grid, and of LayerScale that it is there, not where it began.
+        fields = essence(config, free=("image_size", "drop_partial_patches", *free))
+        return fields | {"grid_size": config.grid_size, "layer_scale_init": config.layer_scale_init is not None}
+
     try:
-        got, expected = _compared(config, free), _compared(understand(), free)
+        got, expected = shown(config), shown(understand())
     except ValueError as error:
         reason = str(error).removeprefix(f"{path}: ")
         raise CheckpointError(f"{path}: the {format} format can't express this config: {reason}") from None
@@ -112,56 +139,31 @@ def hold_against(
         raise CheckpointError(f"{path}: the {format} format can't express this config\n  " + "\n  ".join(differs))
 
 
-def _compared(config: Config, free: Sequence[str]) -> dict[str, Any]:
-    """What tensors and a format's own code decide; a field that has several ways to say a thing as what it means."""
+def essence(config: Config, *, free: Sequence[str] = ()) -> dict[str, Any]:
+    """What a config says of a model's outputs: equal models have equal ones, however their fields say it.
+
+    Args:
+        config: Of the model.
+        free: Fields that a format can't say, besides those of `NOT_IN_TENSORS`.
+    """
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    for name in (*NOT_IN_TENSORS, "image_size", "drop_partial_patches", "pos_embed_prefix", *free):
-        del fields[name]
-    return fields | dict(
-        grid_size=config.grid_size,
-        num_pos_embed_prefix=config.num_pos_embed_prefix,
-        layer_scale_init=config.layer_scale_init is not None,
-        attn_pool_heads=config.attn_pool_heads or config.num_heads,
-        attn_pool_mlp_dim=config.attn_pool_mlp_dim or config.mlp_dim,
-    )
-
-
-def known(model: str | None) -> Config | None:
-    """The config of a registered name that the user gave, if one was given."""
-    return None if model is None else get(model)
-
-
-def grid_fields(num_patches: int, patch_size: tuple[int, int], like: Config | None, *, path: Path) -> dict[str, Any]:
-    """The fields of the image size, from the number of positions: a square, unless the named model has as many.
-
-    Raises:
-        CheckpointError: Not a square.
-    """
-    if like is not None and (like.patch_size, like.num_patches) == (patch_size, num_patches):
-        return dict(image_size=like.image_size, drop_partial_patches=like.drop_partial_patches)
-    side = math.isqrt(num_patches)
-    if side * side != num_patches or side == 0:
-        raise CheckpointError(
-            f"{path}: got {num_patches} positions of patches, expected a square grid, or a model's name"
-        )
-    return dict(image_size=(side * patch_size[0], side * patch_size[1]))
-
-
-def heads_of(embed_dim: int, like: Config | None, *, path: Path) -> int:
-    """Attention heads of a width, where the tensors don't show them.
-
-    Raises:
-        CheckpointError: No published model has the width, and no model is named.
-    """
-    if like is not None and like.embed_dim == embed_dim:
-        return like.num_heads
-    if embed_dim not in NUM_HEADS:
-        widths = ", ".join(map(str, NUM_HEADS))
-        raise CheckpointError(
-            f"{path}: the tensors don't show the number of heads, and embed_dim {embed_dim} is none of {widths}; "
-            "name the model, such as --model NAME"
-        )
-    return NUM_HEADS[embed_dim]
+    if config.kv_heads == (config.num_heads,) * config.depth:
+        fields |= dict(num_kv_heads=None, qkv_fused=True)
+    if not config.qkv_bias:
+        fields["k_bias"] = True
+    if not config.num_classes:
+        fields["head_bias"] = True
+    pools = config.global_pool == "map"
+    fields["attn_pool_heads"] = (config.attn_pool_heads or config.num_heads) if pools else None
+    fields["attn_pool_mlp_dim"] = (config.attn_pool_mlp_dim or config.mlp_dim) if pools else None
+    if not config.num_prefix_tokens or config.global_pool in ("token", "none"):
+        fields["pool_include_prefix"] = False
+    # A fixed table has none for them, and what it would be is no tensor.
+    del fields["pos_embed_prefix"]
+    fields["num_pos_embed_prefix"] = config.num_pos_embed_prefix if config.pos_embed == "learned" else 0
+    if all(image % patch == 0 for image, patch in zip(config.image_size, config.patch_size, strict=True)):
+        fields["drop_partial_patches"] = False
+    return {name: value for name, value in fields.items() if name not in (*NOT_IN_TENSORS, *free)}
 
 
 def depth_of(names: Iterable[str], pattern: str) -> int:

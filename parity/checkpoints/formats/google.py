@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile, is_zipfile
@@ -26,12 +26,15 @@ from ... import outputs
 from ...configs import Config, Preprocessing
 from ...configs.preprocessing import HALF
 from ..accounting import CheckpointError
+from ..assumed import Given, say
 from ..checkpoint import Checkpoint
 from ..containers.files import File
 from ..containers.overlay import Overlay
-from ..containers.tensors import open_tensors, shapes_of
+from ..containers.stored import FileTensors, shapes_of
 from ..shapes import Shape
-from .foreign import depth_of, grid_fields, hold_against, known, make, shape_of, translated
+from .foreign import depth_of, hold_against, make, shape_of, translated
+from .opened import Opened
+from .settled import grid_of, heads_of, images_of, is_square
 from .translate import Entry, Theirs, Unused, pair_up
 
 SUFFIX = ".npz"
@@ -74,35 +77,57 @@ class Names:
         return f"{self.prefix}Transformer/encoderblock{'' if self.stacked else '_{i}'}/"
 
 
-def is_google(names: Mapping[str, Any]) -> bool:
-    """Whether tensors have the names of a Google ViT, a hybrid one included."""
-    return any(f"{prefix}Transformer/encoder_norm/scale" in names for prefix in _prefixes(names))
-
-
-def read(path: str | Path, *, model: str | None = None) -> Checkpoint:
-    """Opens a `.npz` file; no tensor is read but a position table that has an entry too many.
+def read(opened: Opened, given: Given) -> Checkpoint:
+    """Opens a `.npz` file, or the same names in another container; no tensor is read but positions with one too many.
 
     Args:
-        path: The file.
-        model: A registered name, for positions that aren't those of a square and for files without any.
+        opened: The file.
+        given: What the user says.
 
     Raises:
         CheckpointError: Not a flat ViT of Google's, or tensors that don't fit.
     """
-    path = Path(path)
-    tensors: Mapping[str, np.ndarray] = open_tensors(path)
-    ignored = dict(getattr(tensors, "ignored", {}))
-    shapes = shapes_of(tensors)
-    names = _names(shapes, path)
-    positions = f"{names.prefix}{names.positions}"
-    if f"{names.prefix}cls" not in shapes and positions in shapes:
-        count = shape_of(shapes, positions, 3, path=path)[1]
-        if math.isqrt(count) ** 2 == count - 1:
-            tensors = Overlay(tensors, {positions: tensors[positions][:, 1:]})
-            ignored[f"{positions}[:, 0]"] = "position of a class token that the model doesn't have"
-    config = _config(shapes_of(tensors), names, known(model), path)
+    path, weights = opened.path, opened.weights("google")
+    # In a file of nested dictionaries the path is dotted.
+    arrays = {name.replace(".", "/"): array for name, array in weights.tensors.arrays.items()}
+    tensors: Mapping[str, np.ndarray] = FileTensors(weights.path, arrays)
+    ignored: dict[str, str] = {}
+    names = _names(arrays, path)
+    if "cls" not in arrays and names.positions in arrays:
+        shape = shape_of(shapes_of(tensors), names.positions, 3, path=path)
+        if _has_row_of_class(shape[1], shapes_of(tensors), given, path):
+            tensors = Overlay(tensors, {names.positions: tensors[names.positions][:, 1:]})
+            ignored[f"{names.positions}[:, 0]"] = "position of a class token that the model doesn't have"
+    config = _config(shapes_of(tensors), names, given, path, two_towers=weights.prefix.endswith(("img/", "img.")))
+    weights = replace(weights, tensors=tensors)
     table = list(_table(names))
-    return translated(path, config, table, tensors, unused=UNUSED, ignored=ignored, name=model, format="google")
+    return translated(weights, given, config, table, path=path, unused=UNUSED, ignored=ignored, format="google")
+
+
+def _has_row_of_class(count: int, shapes: Mapping[str, Shape], given: Given, path: Path) -> bool:
+    """Whether a model without a class token has a position for one, as early files have it.
+
+    Raises:
+        CheckpointError: It may as well be a grid that isn't a square.
+    """
+    if not is_square(count - 1):
+        return False
+    patch = shape_of(shapes, _KERNEL, 4, path=path)[:2]
+    sizes = (given.fields.get("image_size"), given.like and given.like.image_size, given.target_size)
+    for size in sizes:
+        if size is not None:
+            height, width = (size, size) if isinstance(size, int) else size
+            patches = (height // patch[0]) * (width // patch[1])
+            if patches in (count, count - 1):
+                return patches == count - 1
+    if any(count % side == 0 for side in range(2, math.isqrt(count) + 1)):
+        side = math.isqrt(count - 1)
+        size = say("image_size", value=f"{side * patch[0]}x{side * patch[1]}")
+        raise CheckpointError(
+            f"{path}: {count} positions and no class token: {side} x {side} patches and a class token's position that "
+            f"isn't used ({size}), or a grid of {count} patches ({say('image_size', value='HEIGHTxWIDTH')})"
+        )
+    return True
 
 
 def write(
@@ -131,44 +156,38 @@ def write(
     TARGET.check(path)
     theirs = Theirs(pair_up(list(_table(Names())), config, source=str(path)), tensors)
     shapes = theirs.shapes()
-    hold_against(config, lambda: _config(shapes, Names(), config, path), path=path, format="Google")
+    hold_against(config, lambda: _config(shapes, Names(), Given(config), path), path=path, format="Google")
     _write_npz(path, theirs)
 
 
-def _prefixes(names: Mapping[str, Any]) -> list[str]:
-    return [name.removesuffix(_KERNEL) for name in names if name == _KERNEL or name.endswith(f"/{_KERNEL}")]
-
-
-def _names(shapes: Mapping[str, Shape], path: Path) -> Names:
-    """The names of a file."""
-    prefixes = [prefix for prefix in _prefixes(shapes) if f"{prefix}Transformer/encoder_norm/scale" in shapes]
-    if not prefixes:
-        raise CheckpointError(f"{path}: got no {_KERNEL} beside Transformer/encoder_norm/scale, expected a Google ViT")
-    prefix = prefixes[0]
-    if f"{prefix}conv_root/kernel" in shapes:
-        raise CheckpointError(f"{path}: {prefix}conv_root/kernel: a hybrid ResNet stem, not a flat ViT")
-    stacked = any(name.startswith(f"{prefix}Transformer/encoderblock/") for name in shapes)
-    block = f"{prefix}Transformer/encoderblock{'' if stacked else '_0'}/"
-    layers = sorted({name.removeprefix(block).split("/")[0] for name in shapes if name.startswith(block)})
+def _names(names: Iterable[str], path: Path) -> Names:
+    """The names of a file, whose prefix is gone."""
+    names = set(names)
+    if "Transformer/encoder_norm/scale" not in names:
+        raise CheckpointError(f"{path}: got no Transformer/encoder_norm/scale, expected a Google ViT")
+    if "conv_root/kernel" in names:
+        raise CheckpointError(f"{path}: conv_root/kernel: a hybrid ResNet stem, not a flat ViT")
+    stacked = any(name.startswith("Transformer/encoderblock/") for name in names)
+    block = f"Transformer/encoderblock{'' if stacked else '_0'}/"
+    layers = sorted({name.removeprefix(block).split("/")[0] for name in names if name.startswith(block)})
 
     def layer(kind: str) -> str:
         """The last of a kind: the second norm, and the only attention and MLP."""
         found = [name for name in layers if re.fullmatch(rf"{kind}_\d", name)]
         return found[-1] if found else f"{kind}_0"
 
-    positions = next((name for name in _POSITIONS if f"{prefix}{name}" in shapes), _POSITIONS[0])
     return Names(
-        prefix=prefix,
+        prefix="",
         stacked=stacked,
         attention=layer("MultiHeadDotProductAttention"),
         norm2=layer("LayerNorm"),
         mlp=layer("MlpBlock"),
-        positions=positions,
-        pool="" if f"{prefix}probe" in shapes else "MAPHead_0/",
+        positions=next((name for name in _POSITIONS if name in names), _POSITIONS[0]),
+        pool="" if "probe" in names else "MAPHead_0/",
     )
 
 
-def _config(shapes: Mapping[str, Shape], names: Names, like: Config | None, path: Path) -> Config:
+def _config(shapes: Mapping[str, Shape], names: Names, given: Given, path: Path, *, two_towers: bool = False) -> Config:
     """The config that a file's names and shapes make."""
     prefix, block = names.prefix, names.block.format(i=0)
     skipped = 1 if names.stacked else 0
@@ -181,39 +200,58 @@ def _config(shapes: Mapping[str, Shape], names: Names, like: Config | None, path
     has_cls, has_probe = f"{prefix}cls" in shapes, f"{prefix}{names.pool}probe" in shapes
     pool_mlp = size(f"{prefix}{names.pool}MlpBlock_0/Dense_0/kernel", 2)[1] if has_probe else None
     mlp_dim = size(f"{block}{names.mlp}/Dense_0/kernel", 2 + skipped)[-1]
+    classes = size(f"{prefix}head/kernel", 2)[1] if f"{prefix}head/kernel" in shapes else 0
+    blocks = rf"{re.escape(prefix)}Transformer/encoderblock_(\d+)/"
+    usual, why = _preprocessing(channels, two_towers=two_towers), "that of big_vision's evaluations"
     fields: dict[str, Any] = dict(
         patch_size=(height, width),
         in_chans=channels,
         embed_dim=dim,
-        depth=query[0] if names.stacked else depth_of(shapes, rf"{re.escape(prefix)}Transformer/encoderblock_(\d+)/"),
-        num_heads=query[-2],
+        depth=query[0] if names.stacked else depth_of(shapes, blocks),
+        num_heads=heads_of(given, dim, path=path, shown=query[-2]),
         mlp_dim=mlp_dim,
         attn_pool_mlp_dim=None if pool_mlp == mlp_dim else pool_mlp,
-        num_classes=size(f"{prefix}head/kernel", 2)[1] if f"{prefix}head/kernel" in shapes else 0,
+        num_classes=given.settle("num_classes", shown=classes, path=path),
         pre_logits_dim=size(f"{prefix}pre_logits/kernel", 2)[1] if f"{prefix}pre_logits/kernel" in shapes else None,
         class_token=has_cls,
-        global_pool="map" if has_probe else "token" if has_cls else "avg",
-        act="gelu_tanh",
-        norm_eps=1e-6,
-        pos_embed_resize="zoom",
+        global_pool=given.take("global_pool", "map" if has_probe else "token" if has_cls else "avg"),
+        act=given.take("act", "gelu_tanh"),
+        norm_eps=given.take("norm_eps", 1e-6),
         patch_resize="bilinear",
-        preprocessing=_preprocessing(prefix, channels),
+        preprocessing=images_of(given, channels, usual=usual, why=why),
     )
-    if f"{prefix}{names.positions}" not in shapes:
-        fields |= dict(pos_embed="sincos2d_big_vision", pos_embed_prefix="none")
-        fields |= {} if like is None else dict(image_size=like.image_size)
-    else:
+    if f"{prefix}{names.positions}" in shapes:
         count = size(f"{prefix}{names.positions}", 3)[1]
-        # Positions of the patches alone are added before the class token is put in front.
-        before = has_cls and (math.isqrt(count) ** 2 == count or (like is not None and like.num_patches == count))
-        fields |= dict(pos_embed_prefix="none" if before else "all")
-        fields |= grid_fields(count - (has_cls and not before), (height, width), like, path=path)
+        fields |= grid_of(given, count, (height, width), _pos_embed_prefix(names, count, has_cls), path=path)
+        fields["pos_embed_resize"] = _resize(names, given, fields["pos_embed_prefix"], has_cls)
+    else:
+        side = (224, 224)
+        size_of = given.settle(
+            "image_size", usual=side, why="positions are fixed, and nothing else shows it", path=path
+        )
+        fields |= dict(pos_embed="sincos2d_big_vision", pos_embed_prefix="none", image_size=size_of)
     return make(path, **fields)
 
 
-def _preprocessing(prefix: str, channels: int) -> Preprocessing:
+def _pos_embed_prefix(names: Names, count: int, has_cls: bool) -> dict[str, int]:
+    """Entries of prefix tokens: the encoder's own layer came after the class token, the model's parameter before it."""
+    if not has_cls or names.positions != _POSITIONS[0]:
+        return {"all": int(has_cls)}
+    return {"none": 0, "all": 1} if is_square(count) else {"all": 1, "none": 0}
+
+
+def _resize(names: Names, given: Given, prefix: str, has_cls: bool) -> str:
+    """The kernel for another grid: FlexiViT, whose names are those of any newer file, has one of its own."""
+    if "pos_embed_resize" not in given.fields and given.name.startswith("flexivit"):
+        return "bilinear_antialias"
+    may_be_flexivit = has_cls and prefix == "none" and not given.name
+    why = "big_vision's, for another image size; FlexiViT has bilinear_antialias" if may_be_flexivit else ""
+    return given.assume("pos_embed_resize", "zoom", why)
+
+
+def _preprocessing(channels: int, *, two_towers: bool) -> Preprocessing:
     mean = HALF if channels == 3 else HALF[:1]
-    if prefix.endswith("img/"):
+    if two_towers:
         return Preprocessing(mean=mean, std=mean, interpolation="bilinear", crop_pct=1.0, crop_mode="squash")
     return Preprocessing(mean=mean, std=mean, interpolation="bilinear", crop_pct=0.875)
 

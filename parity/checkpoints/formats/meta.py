@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,16 @@ from ...configs.preprocessing import HALF, IMAGENET_MEAN, IMAGENET_STD
 from ...configs.registry import build, jsonable
 from ...configs.rope import frequencies
 from ..accounting import CheckpointError
+from ..assumed import Given
 from ..checkpoint import Checkpoint
 from ..containers.document import find_json
 from ..containers.files import Directory, write_directory
 from ..containers.overlay import Overlay
-from ..containers.tensors import dtypes_of, open_tensors, shapes_of
+from ..containers.tensors import dtypes_of
 from ..shapes import Shape, parameter_shapes
-from .foreign import depth_of, grid_fields, heads_of, hold_against, known, make, read_document, shape_of, translated
+from .canonical import Known, infer
+from .foreign import hold_against, read_document, shape_of, translated
+from .opened import Opened
 from .translate import Entry, Pair, Theirs, Unused, pair_up
 
 DOCUMENT = "meta.json"
@@ -46,7 +49,7 @@ _BFLOAT16 = 2.0**-8
 _MARKS = re.compile(
     r"(.*\.)?(register_tokens|storage_tokens|mask_token|rope_embed\.periods|decoder_embed\.weight)"
     r"|(.*\.)?blocks\.\d+\.(\d+\.)?(attn\.qkv\.bias_mask|attn\.relative_position_index|mlp\.w12\.weight)"
-    r"|(.*\.)?blocks\.\d+\.\d+\.norm1\.weight"
+    r"|(.*\.)?blocks\.\d+\.(\d+\.norm1|norm11)\.weight"
 )
 
 UNUSED = (
@@ -67,47 +70,46 @@ class Names:
 
     Attributes:
         kind: The project, one of `KINDS`.
-        prefix: Before every name, such as `backbone.`.
         gammas: LayerScale is `gamma_1`, not `ls1.gamma`.
         masked: The bias of query, key and value is one tensor, and a mask leaves out the key's.
+        parallel: Blocks have two attentions and two MLPs (`norm11`, `attn1`).
         chunks: The chunk of each block, where blocks are in chunks (DINOv2's training files).
     """
 
     kind: str
-    prefix: str = ""
     gammas: bool = False
     masked: bool = False
+    parallel: bool = False
     chunks: Mapping[str, str] = field(default_factory=dict)
 
     def block(self, number: str) -> str:
         """Before the names of a block."""
-        return f"{self.prefix}blocks.{self.chunks[number]}.{number}" if self.chunks else f"{self.prefix}blocks.{number}"
+        return f"blocks.{self.chunks[number]}.{number}" if self.chunks else f"blocks.{number}"
 
 
-def is_meta(names: Mapping[str, Any]) -> bool:
+def is_meta(names: Iterable[str]) -> bool:
     """Whether tensors have names that only these projects' own files have; many of DeiT's and MAE's are timm's too."""
-    return any(name.endswith(_KERNEL) for name in names) and any(_MARKS.fullmatch(name) for name in names)
+    return any(_MARKS.fullmatch(name) for name in names)
 
 
-def read(path: str | Path, *, model: str | None = None) -> Checkpoint:
+def read(opened: Opened, given: Given) -> Checkpoint:
     """Opens an original file, or a directory that was written here; of the tensors, only a few small ones are read.
 
     Args:
-        path: The file or directory.
-        model: A registered name, from which the number of heads, the image size and the preprocessing are taken.
+        opened: The file or directory.
+        given: What the user says.
 
     Raises:
         CheckpointError: None of these models, or tensors that don't fit.
     """
-    path = Path(path)
-    tensors = open_tensors(path)
-    shapes = shapes_of(tensors)
+    path, weights = opened.path, opened.weights("meta")
     document = read_document(path, DOCUMENT, "config")
-    names = _names(shapes, path)
-    config = _config(shapes, names, document, known(model), path)
-    _check_periods(tensors, names, config, path)
-    _check_masks(tensors, names, config, path)
-    return translated(path, config, _table(config, names), tensors, unused=UNUSED, name=model, format="meta")
+    names = _names(weights.shapes)
+    config = _config(weights.shapes, names, document, given, path)
+    _check_periods(weights.tensors, config, path)
+    _check_masks(weights.tensors, config, path)
+    table = _table(config, names)
+    return translated(weights, given, config, table, path=path, unused=UNUSED, format="meta")
 
 
 def write(
@@ -163,7 +165,7 @@ def write(
     free = ("dynamic_image_size", *(() if config.num_classes else ("global_pool",)))
     hold_against(
         config,
-        lambda: _config(theirs.shapes(), names, document, None, path),
+        lambda: _config(theirs.shapes(), names, document, Given(), path),
         path=path,
         format="Meta",
         free=free,
@@ -171,15 +173,11 @@ def write(
     write_directory(path, TARGET, theirs, {DOCUMENT: document})
 
 
-def _names(shapes: Mapping[str, Shape], path: Path) -> Names:
+def _names(shapes: Mapping[str, Shape]) -> Names:
     """The names of a file."""
-    prefix = next((name.removesuffix(_KERNEL) for name in shapes if name.endswith(_KERNEL)), None)
-    if prefix is None:
-        raise CheckpointError(f"{path}: got no {_KERNEL}, expected a ViT of Meta's")
-    inner = [name.removeprefix(prefix) for name in shapes if name.startswith(prefix)]
 
     def some(pattern: str) -> bool:
-        return any(re.fullmatch(pattern, name) for name in inner)
+        return any(re.fullmatch(pattern, name) for name in shapes)
 
     if some(rf"storage_tokens|{_PERIODS}"):
         kind = "dinov3"
@@ -191,12 +189,12 @@ def _names(shapes: Mapping[str, Shape], path: Path) -> Names:
         kind = "mae"
     else:
         kind = "deit"
-    chunks = (re.match(r"blocks\.(\d+)\.(\d+)\.", name) for name in inner)
+    chunks = (re.match(r"blocks\.(\d+)\.(\d+)\.", name) for name in shapes)
     return Names(
         kind=kind,
-        prefix=prefix,
         gammas=some(r".*\.gamma_1"),
         masked=some(r".*qkv\.bias_mask"),
+        parallel=some(r".*\.norm11\.weight"),
         chunks={match.group(2): match.group(1) for match in chunks if match},
     )
 
@@ -207,111 +205,92 @@ def _names_of(config: Config) -> Names:
         return Names("dinov3", masked=config.qkv_fused and config.qkv_bias and not config.k_bias)
     if config.rel_pos_bias != "none" or not config.k_bias:
         return Names("beit", gammas=True)
+    if config.block == "parallel_things":
+        return Names("deit", gammas=config.layer_scale_init is not None, parallel=True)
     if config.layer_scale_init is not None:
         return Names("deit", gammas=True) if config.num_classes else Names("dinov2")
     return Names("mae" if config.fc_norm or not config.num_classes else "deit")
 
 
-def _config(
-    shapes: Mapping[str, Shape], names: Names, document: Mapping[str, Any], like: Config | None, path: Path
-) -> Config:
-    """The config that shapes make, with what they don't show from a document, a named model, or the published ones."""
-    prefix, first = names.prefix, names.block("0")
-
-    def has(name: str) -> bool:
-        return f"{prefix}{name}" in shapes
-
-    def size(name: str, axes: int) -> Shape:
-        return shape_of(shapes, name, axes, path=path)
-
-    dim, channels, *patch_size = size(f"{prefix}{_KERNEL}", 4)
-    given = document.get("config", {})
-    if "num_heads" in given:
-        heads = given["num_heads"]
-    elif has(_PERIODS):
-        heads = dim // (4 * size(f"{prefix}{_PERIODS}", 1)[0])
-    else:
-        heads = heads_of(dim, like, path=path)
-    blocks = r"blocks\.\d+\.(\d+)\." if names.chunks else r"blocks\.(\d+)\."
-    classes = size(f"{prefix}head.weight", 2)[0] if has("head.weight") else 0
-    tokens = "register_tokens" if names.kind == "dinov2" else "storage_tokens"
-    fields: dict[str, Any] = dict(
-        patch_size=tuple(patch_size),
-        in_chans=channels,
-        embed_dim=dim,
-        depth=depth_of(shapes, re.escape(prefix) + blocks),
-        num_heads=heads,
-        num_classes=classes,
-        class_token=has("cls_token"),
-        dist_token=has("dist_token"),
-        reg_tokens=size(f"{prefix}{tokens}", 3)[1] if has(tokens) else 0,
-        qkv_bias=f"{first}.attn.qkv.bias" in shapes or f"{first}.attn.q_bias" in shapes,
-        k_bias=f"{first}.attn.qkv.bias_mask" not in shapes and f"{first}.attn.q_bias" not in shapes,
-        final_norm=has("norm.weight"),
-        fc_norm=has("fc_norm.weight"),
-        global_pool="avg" if has("fc_norm.weight") else "token",
-        layer_scale_init=1e-5 if f"{first}.{'gamma_1' if names.gammas else 'ls1.gamma'}" in shapes else None,
-        norm_eps=1e-6,
-        pos_embed_resize="bicubic",
-    )
-    fields |= _mlp(shapes, first, path)
-    fields |= _positions(shapes, names, fields, like, path)
-    fields |= {"image_size": given["image_size"]} if "image_size" in given else {}
-    return make(path, **fields, preprocessing=_preprocessing(names.kind, document, like, path))
-
-
-def _mlp(shapes: Mapping[str, Shape], block: str, path: Path) -> dict[str, Any]:
-    """The fields of the MLP, which the names of its layers show."""
-    if f"{block}.mlp.w12.weight" in shapes:
-        hidden = shape_of(shapes, f"{block}.mlp.w12.weight", 2, path=path)[0] // 2
-        return dict(mlp="swiglu_packed", act="silu", mlp_dim=hidden)
-    if f"{block}.mlp.w1.weight" in shapes:
-        return dict(mlp="swiglu", act="silu", mlp_dim=shape_of(shapes, f"{block}.mlp.w1.weight", 2, path=path)[0])
-    return dict(act="gelu", mlp_dim=shape_of(shapes, f"{block}.mlp.fc1.weight", 2, path=path)[0])
-
-
-def _positions(
-    shapes: Mapping[str, Shape], names: Names, fields: Mapping[str, Any], like: Config | None, path: Path
-) -> dict[str, Any]:
-    """The fields of positions, of which each project has its own, and the image size that follows from them."""
-    patch_size, prefix = fields["patch_size"], names.prefix
-    if names.kind == "dinov3":
-        rope = Rope(kind="centered", temperature=100.0, rotate_half=True)
-        side = tuple(16 * size for size in patch_size) if like is None else like.image_size
-        return dict(image_size=side, pos_embed="none", rope=rope, norm_eps=1e-5, dynamic_image_size=True)
-    found: dict[str, Any] = dict(pos_embed="none")
-    if names.kind == "beit":
-        shared = "rel_pos_bias.relative_position_bias_table"
-        in_block = f"{names.block('0')}.attn.relative_position_bias_table"
-        table = in_block if in_block in shapes else f"{prefix}{shared}"
-        if table in shapes:
-            side = (math.isqrt(max(shape_of(shapes, table, 2, path=path)[0] - 3, 0)) + 1) // 2
-            found |= dict(rel_pos_bias="block" if table == in_block else "shared")
-            found |= grid_fields(side * side, patch_size, like, path=path)
-    if f"{prefix}pos_embed" in shapes:
-        count = shape_of(shapes, f"{prefix}pos_embed", 3, path=path)[1]
-        tokens = fields["class_token"] + fields["dist_token"]
-        where = "class" if fields["reg_tokens"] else "all"
-        if math.isqrt(count) ** 2 == count and fields["class_token"]:  # DeiT III adds them before the class token
-            tokens, where = 0, "none"
-        found |= dict(pos_embed="learned", pos_embed_prefix=where)
-        found |= grid_fields(count - tokens, patch_size, like, path=path)
+def _config(shapes: Mapping[str, Shape], names: Names, document: Mapping[str, Any], given: Given, path: Path) -> Config:
+    """The config that shapes make, with what they don't show from a document, the project's code, or the user."""
+    fields: dict[str, Any] = dict(act="gelu", norm_eps=1e-6, pos_embed_resize="bicubic", rel_pos_resize="geometric")
+    if any(".mlp.w3." in name for name in shapes):
+        fields["act"] = "silu"
+    prefix: tuple[str, ...] = ("all",) if names.kind == "dinov2" else ()
     if names.kind == "dinov2":
-        found |= dict(pos_embed_resize="bicubic_antialias" if fields["reg_tokens"] else "bicubic_offset")
+        with_registers = "register_tokens" in shapes
+        prefix = ("class",) if with_registers else ("all",)
+        fields["pos_embed_resize"] = "bicubic_antialias" if with_registers else "bicubic_offset"
+    elif names.kind == "dinov3":
+        fields |= _dinov3(shapes, path)
+    elif names.gammas:  # DeiT III adds positions before the class token
+        prefix = ("none", "all")
+    if names.kind in ("dinov2", "dinov3"):
+        fields["global_pool"] = "token"
+    for name in ("num_heads", "image_size"):
+        if name in (config := document.get("config", {})):
+            fields[name] = tuple(config[name]) if name == "image_size" else config[name]
+    images = _images(document, path)
+    fields |= {} if images is None else {"preprocessing": images}
+    known = Known(fields=fields, prefix=prefix, usual_images=(USUAL[names.kind], f"that of {names.kind}'s evaluation"))
+    return infer(_canonical(shapes, names), given, path=path, known=known)
+
+
+def _dinov3(shapes: Mapping[str, Shape], path: Path) -> dict[str, Any]:
+    """What DINOv3's names say: rotary positions, for images of any size."""
+    rope = Rope(kind="centered", temperature=100.0, rotate_half=True)
+    found: dict[str, Any] = dict(rope=rope, pos_embed="none", norm_eps=1e-5, dynamic_image_size=True)
+    if _PERIODS in shapes:
+        dim = shape_of(shapes, _KERNEL, 4, path=path)[0]
+        found["num_heads"] = dim // (4 * shape_of(shapes, _PERIODS, 1, path=path)[0])
     return found
 
 
-def _preprocessing(kind: str, document: Mapping[str, Any], like: Config | None, path: Path) -> Preprocessing:
-    if "preprocessing" in document:
-        try:
-            return build(Preprocessing, document["preprocessing"], "preprocessing")
-        except ValueError as error:
-            raise CheckpointError(f"{path / DOCUMENT}: {error}") from None
-    if like is not None:
-        return like.preprocessing
-    mean, std = (HALF, HALF) if kind == "beit" else (IMAGENET_MEAN, IMAGENET_STD)
-    whole = kind in ("dinov2", "dinov3")
-    return Preprocessing(mean=mean, std=std, interpolation="bicubic", crop_pct=1.0 if whole else 0.875)
+def _images(document: Mapping[str, Any], path: Path) -> Preprocessing | None:
+    if "preprocessing" not in document:
+        return None
+    try:
+        return build(Preprocessing, document["preprocessing"], "preprocessing")
+    except ValueError as error:
+        raise CheckpointError(f"{path / DOCUMENT}: {error}") from None
+
+
+# Of each project's evaluation.
+_IMAGENET = Preprocessing(mean=IMAGENET_MEAN, std=IMAGENET_STD, interpolation="bicubic", crop_pct=0.875)
+_WHOLE = replace(_IMAGENET, crop_pct=1.0)
+USUAL = {
+    "dinov3": _WHOLE,
+    "dinov2": _WHOLE,
+    "beit": replace(_IMAGENET, mean=HALF, std=HALF),
+    "mae": _IMAGENET,
+    "deit": _IMAGENET,
+}
+
+
+def _canonical(shapes: Mapping[str, Shape], names: Names) -> dict[str, Shape]:
+    """Shapes by canonical name, without those that no model has."""
+    found: dict[str, Shape] = {}
+    for name, shape in shapes.items():
+        if any(re.fullmatch(rule.theirs, name) for rule in UNUSED):
+            continue
+        if names.chunks:
+            name = re.sub(r"^blocks\.\d+\.(\d+)\.", r"blocks.\1.", name)
+        if names.masked and name.endswith(".attn.qkv.bias"):
+            third = (shape[0] // 3,) if shape else ()
+            found |= {name.replace("qkv.bias", f"{part}_bias"): third for part in "qv"}
+            continue
+        if name in TOKENS.values():
+            name = "reg_token"
+        if match := re.fullmatch(r"(blocks\.\d+)\.(.*)", name):
+            block, inner = match.groups()
+            for theirs, ours in _renamed(names, gated="w12" if any(".mlp.w12." in key for key in shapes) else "w1"):
+                if inner.startswith(theirs):
+                    inner = ours + inner.removeprefix(theirs)
+                    break
+            name = f"{block}.{inner}"
+        found[name] = shape
+    return found
 
 
 def _table(config: Config, names: Names) -> list[Entry]:
@@ -319,28 +298,43 @@ def _table(config: Config, names: Names) -> list[Entry]:
     return [_entry(name, config, names) for name in parameter_shapes(config)]
 
 
+# Register tokens are called otherwise by both.
+TOKENS = {"dinov2": "register_tokens", "dinov3": "storage_tokens"}
+
+
 def _entry(ours: str, config: Config, names: Names) -> Entry:
     if not (match := re.fullmatch(r"blocks\.(\d+)\.(.*)", ours)):
-        tokens = {"dinov2": "register_tokens", "dinov3": "storage_tokens"}
-        return Entry(ours, names.prefix + (tokens.get(names.kind, ours) if ours == "reg_token" else ours))
+        return Entry(ours, TOKENS.get(names.kind, ours) if ours == "reg_token" else ours)
     number, inner = match.groups()
     if names.masked and (bias := re.fullmatch(r"attn\.([qv])_bias", inner)):
         place = "qkv".index(bias.group(1))
         return Entry(ours, f"{names.block(number)}.attn.qkv.bias", part=(place, place + 1, 3))
-    for theirs, canonical in _renamed(config, names):
+    gated = {"swiglu_packed": "w12", "swiglu": "w1"}.get(config.mlp, "")
+    for theirs, canonical in _renamed(names, gated=gated):
         if inner.startswith(canonical):
             inner = theirs + inner.removeprefix(canonical)
             break
     return Entry(ours, f"{names.block(number)}.{inner}")
 
 
-def _renamed(config: Config, names: Names) -> Iterator[tuple[str, str]]:
-    """Starts of names within a block: theirs, ours."""
+def _renamed(names: Names, *, gated: str) -> Iterator[tuple[str, str]]:
+    """Starts of names within a block: theirs, ours; the longer of two with one beginning first."""
+    if names.parallel:
+        for number, one in ((1, "1"), (0, "")):
+            yield from (
+                (f"norm1{one}.", f"attns.{number}.norm."),
+                (f"attn{one}.", f"attns.{number}.attn."),
+                (f"norm2{one}.", f"ffns.{number}.norm."),
+                (f"mlp{one}.", f"ffns.{number}.mlp."),
+                (f"gamma_1{'_1' if one else ''}", f"attns.{number}.ls.gamma"),
+                (f"gamma_2{'_1' if one else ''}", f"ffns.{number}.ls.gamma"),
+            )
+        return
     if names.gammas:
         yield from (("gamma_1", "ls1.gamma"), ("gamma_2", "ls2.gamma"))
-    if config.mlp == "swiglu_packed":
+    if gated == "w12":
         yield from (("mlp.w12.", "mlp.fc1."), ("mlp.w3.", "mlp.fc2."))
-    if config.mlp == "swiglu":
+    if gated == "w1":
         yield from (("mlp.w1.", "mlp.fc1_g."), ("mlp.w2.", "mlp.fc1_x."), ("mlp.w3.", "mlp.fc2."))
 
 
@@ -350,8 +344,8 @@ def _key_bias(ours: str, config: Config) -> Pair:
     return Pair(ours, (config.embed_dim,), (theirs,), "", (), None, (1, 2, 3))
 
 
-def _check_periods(tensors: Mapping[str, np.ndarray], names: Names, config: Config, path: Path) -> None:
-    name = f"{names.prefix}{_PERIODS}"
+def _check_periods(tensors: Mapping[str, np.ndarray], config: Config, path: Path) -> None:
+    name = _PERIODS
     if name not in tensors or config.rope is None:
         return
     found = np.asarray(tensors[name], np.float64)
@@ -360,7 +354,7 @@ def _check_periods(tensors: Mapping[str, np.ndarray], names: Names, config: Conf
         raise CheckpointError(f"{path}: {name}: got other periods than those of temperature {config.rope.temperature}")
 
 
-def _check_masks(tensors: Mapping[str, np.ndarray], names: Names, config: Config, path: Path) -> None:
+def _check_masks(tensors: Mapping[str, np.ndarray], config: Config, path: Path) -> None:
     expected = np.repeat([1, 0, 1], config.embed_dim)
     for name in tensors:
         if name.endswith("qkv.bias_mask") and not np.array_equal(np.asarray(tensors[name], np.float64), expected):

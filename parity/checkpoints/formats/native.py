@@ -14,6 +14,7 @@ import numpy as np
 
 from ...configs import Config, from_dict, to_dict
 from ..accounting import CheckpointError
+from ..assumed import Assumption
 from ..checkpoint import Checkpoint
 from ..containers.document import find_json, read_json
 from ..containers.files import Directory, write_directory
@@ -57,7 +58,11 @@ def read(path: str | Path) -> Checkpoint:
         raise CheckpointError(
             f"{file}: name, source: got {name!r:.80}, {source!r:.80}, expected a string and an object"
         )
-    return Checkpoint(path, config, name, source, open_tensors(path))
+    try:
+        assumed = tuple(Assumption(**item) for item in source.get("assumed", ()))
+    except TypeError:
+        raise CheckpointError(f"{file}: source.assumed: expected objects of field, value and why") from None
+    return Checkpoint(path, config, name, source, open_tensors(path), assumed)
 
 
 def _upgraded(config: Mapping[str, Any], version: int) -> Mapping[str, Any]:

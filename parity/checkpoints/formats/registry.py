@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from ...configs import close_match
-from ..accounting import CheckpointError, account, expect_floats
+from ...configs import Config, close_match
+from ..accounting import CheckpointError, account, cut, expect_floats
 from ..adapt import adapt
+from ..assumed import Given, with_fields
 from ..checkpoint import Checkpoint
-from ..containers.tensors import dtypes_of, open_tensors, shapes_of
+from ..containers.document import read_json
+from ..containers.tensors import dtypes_of, shapes_of
 from ..shapes import parameter_shapes
 from . import google, hub, huggingface, meta, native, open_clip, run, timm, torchvision
-from .numerics import with_numerics
+from .numerics import FIELDS, with_numerics
+from .opened import Opened
 
 # What a checkpoint can be written as.
 FORMATS = {
@@ -26,76 +33,151 @@ FORMATS = {
 }
 # What it can be read from: a run of our own, too.
 SOURCES = FORMATS | {"run": run}
-# Of lone files; one whose names fit none is timm's, or Meta's if PyTorch wrote it: DeiT and MAE have the same names.
-_BY_NAMES = {
-    "google": google.is_google,
-    "torchvision": torchvision.is_torchvision,
-    "open_clip": open_clip.has_open_clip_names,
-    "meta": meta.is_meta,
-}
+# What says all of a model, so that nothing is asked or assumed.
+_WHOLE = ("native", "run")
 _BY_DIRECTORY = {
     "native": native.is_native,
     "run": run.is_run,
     "timm": timm.is_timm,
     "huggingface": huggingface.is_huggingface,
-    "open_clip": lambda path: (path / open_clip.DOCUMENT).is_file(),
+    "open_clip": open_clip.is_open_clip,
     "torchvision": lambda path: (path / torchvision.DOCUMENT).is_file(),
     "meta": lambda path: (path / meta.DOCUMENT).is_file(),
 }
+# What a directory may hold without a document that says whose it is.
+_LONE = (".safetensors", ".bin", ".pt", ".pth", ".npz", ".ckpt", ".msgpack")
+_LISTED = 8
 
 
-def recognise(path: Path) -> str:
-    """The format of a path, by its files.
+def recognise(opened: Opened) -> str:
+    """The format of a path: of a directory by its documents, of tensors alone by their names.
+
+    A directory without a document and with one file of tensors is that file.
 
     Raises:
         CheckpointError: No format that is known; says what was found.
     """
-    if path.is_file():
-        names = open_tensors(path)
-        unmarked = "meta" if path.suffix in (".pt", ".pth") else "timm"
-        return next((format for format, has_names_of in _BY_NAMES.items() if has_names_of(names)), unmarked)
-    for format, is_format in _BY_DIRECTORY.items():
-        if is_format(path):
-            return format
+    path = opened.path
     if not path.exists():
         raise CheckpointError(f"{path}: no such file or directory")
-    found = ", ".join(sorted(child.name for child in path.iterdir())[:8]) if path.is_dir() else "no file"
+    if path.is_dir():
+        for format, is_format in _BY_DIRECTORY.items():
+            if is_format(path):
+                return format
+        opened.path = _lone_file(path)
+    kind = opened.weights().kind
+    if kind != "canonical":
+        return kind
+    return "meta" if meta.is_meta(opened.weights().shapes) else "timm"
+
+
+def _lone_file(path: Path) -> Path:
+    """The only file of tensors in a directory that has no document."""
+    names = [child.name for child in itertools.islice(path.iterdir(), 1000)]
+    files = [name for name in sorted(names) if name.endswith(_LONE) and not re.search(r"-\d+-of-\d+\.", name)]
+    files = [name for name in sorted(names) if name.endswith(".index.json")] or files
+    if len(files) == 1:
+        return path / files[0]
+    if files:
+        raise CheckpointError(f"{path}: {len(files)} files of tensors and no config.json; name one of {cut(files)}")
+    config = path / native.CONFIG
+    if config.is_file():
+        keys = cut(list(read_json(config)))
+        expected = "`model_type` (transformers), `architecture` (timm) or `format` (vit-parity)"
+        raise CheckpointError(
+            f"{config}: got {keys or 'no keys'}, expected {expected} among them, or tensors beside it"
+        )
+    found = ", ".join(sorted(names)[:_LISTED])
     raise CheckpointError(
         f"{path}: not a checkpoint that is known: found {found or 'nothing'}; expected a directory of "
-        f"{_listed(SOURCES)}, or a file of tensors: .safetensors, .bin, .pt, .pth or .npz"
+        f"{_listed(SOURCES)}, or a file of tensors: .safetensors, .bin, .pt, .pth, .npz or .msgpack"
     )
 
 
 def open_checkpoint(
-    path: str | Path, *, model: str | None = None, format: str | None = None, numerics: str | None = None
+    path: str | Path,
+    *,
+    model: str | Config | None = None,
+    format: str | None = None,
+    numerics: str | None = None,
+    prefix: str | None = None,
+    ignore: Sequence[str] = (),
+    target_size: int | tuple[int, int] | None = None,
+    **fields: Any,
 ) -> Checkpoint:
     """Opens a checkpoint of any known format; no tensor is read yet.
 
     Args:
         path: A directory, a file of tensors, or `hf-hub:owner/name`, which is downloaded.
-        model: The registered name, for a file that doesn't say it.
+        model: A registered name, or a config, for what a file doesn't say of itself.
         format: One of `SOURCES`; recognised from the files by default.
-        numerics: The project as whose model the weights are run, one of `parity.checkpoints.formats.numerics.SOURCES`; by
+        numerics: The project as whose model the weights are run, one of `numerics.SOURCES` beside this module; by
             default the one they come from.
+        prefix: What the names of the model begin with, such as `teacher.backbone.`, where a file has several.
+        ignore: Shell-style patterns of tensors to leave out, such as `criterion.*`.
+        target_size: The image size that is wanted in the end: of several grids that a file's positions can have, the
+            one that fits is taken. Nothing is resized here.
+        fields: Config fields that the file doesn't say, such as `num_heads=4`; `image_size` is the file's own.
+
+    Returns:
+        The checkpoint; what nothing said of it is in its `assumed`.
 
     Raises:
-        ValueError: An unknown format or project.
-        CheckpointError: Not a checkpoint that is known, or a config that makes no model.
+        ValueError: An unknown format, project, model or field.
+        CheckpointError: Not a checkpoint that is known, a config that makes no model, a contradiction between what is
+            said and the file, or something that has to be said.
     """
     if format is not None and format not in SOURCES:
         raise ValueError(f"from: got {format!r}, expected one of {_listed(SOURCES)}{close_match(format, SOURCES)}")
+    given = Given(model, fields, target_size=target_size)
     path = hub.download(str(path)) if str(path).startswith(hub.PREFIX) else Path(path)
+    opened = Opened(path, prefix=prefix, ignore=(ignore,) if isinstance(ignore, str) else tuple(ignore))
     try:
-        found = format or recognise(path)
-        named = {} if found in ("native", "huggingface", "run") else {"model": model}
-        checkpoint = SOURCES[found].read(path, **named)
+        found = format or recognise(opened)
+        arguments = (path,) if found in _WHOLE else (opened, given)
+        checkpoint = SOURCES[found].read(*arguments)
+        checkpoint = _with_rest(checkpoint, given)
     except (TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
         # A document may hold anything in any place; what is read on the way to a config can't all be foreseen.
         raise CheckpointError(f"{path}: not a sound checkpoint: {type(error).__name__}: {error}") from error
-    if numerics is None:
+    return checkpoint if numerics is None else _with_numerics(checkpoint, numerics)
+
+
+def _with_rest(checkpoint: Checkpoint, given: Given) -> Checkpoint:
+    """The checkpoint with the fields that reading left, as far as they go with its tensors.
+
+    Raises:
+        CheckpointError: Fields that ask for other tensors, or a named model of another width.
+    """
+    config, like, rest = checkpoint.config, given.like, given.rest()
+    if like is not None and like.embed_dim != config.embed_dim and not {"embed_dim", "num_heads"} & given.fields.keys():
+        got = f"named model: {like.embed_dim}, file: {config.embed_dim}"
+        raise CheckpointError(f"{checkpoint.path}: embed_dim: {got}; leave the name out, or name another model")
+    if not rest:
         return checkpoint
+    try:
+        config = with_fields(config, rest)
+    except ValueError as error:
+        raise CheckpointError(f"{checkpoint.path}: {error}") from None
+    expected, found = parameter_shapes(config), parameter_shapes(checkpoint.config)
+    if expected != found:
+        names = [name for name in {**found, **expected} if found.get(name) != expected.get(name)]
+        shapes = f"{found.get(names[0], 'no tensor')} in the file, {expected.get(names[0], 'none')} with it"
+        resize = "; another size is --image-size (image_size= of load)" if "image_size" in rest else ""
+        raise CheckpointError(
+            f"{checkpoint.path}: {', '.join(f'{field}={value}' for field, value in rest.items())}: the tensors don't "
+            f"go with it: {names[0]}: {shapes}{resize}"
+        )
+    assumed = tuple(item for item in checkpoint.assumed if item.field not in rest)
+    return dataclasses.replace(checkpoint, config=config, assumed=assumed)
+
+
+def _with_numerics(checkpoint: Checkpoint, numerics: str) -> Checkpoint:
+    """The checkpoint as another project would run it, which then is no assumption."""
     config = with_numerics(checkpoint.config, numerics, name=checkpoint.name)
-    return dataclasses.replace(checkpoint, config=config, source={**checkpoint.source, "numerics": numerics})
+    source = {**checkpoint.source, "numerics": numerics}
+    assumed = tuple(item for item in checkpoint.assumed if item.field not in FIELDS)
+    return dataclasses.replace(checkpoint, config=config, source=source, assumed=assumed)
 
 
 def convert(
@@ -103,13 +185,11 @@ def convert(
     dst: str | Path,
     *,
     to: str = "native",
-    model: str | None = None,
-    format: str | None = None,
-    numerics: str | None = None,
     image_size: int | tuple[int, int] | None = None,
     patch_size: int | tuple[int, int] | None = None,
     num_classes: int | None = None,
     global_pool: str | None = None,
+    **source: Any,
 ) -> Checkpoint:
     """Writes a checkpoint in another format, every tensor accounted for.
 
@@ -117,13 +197,12 @@ def convert(
         src: As `open_checkpoint` takes it.
         dst: The directory to write.
         to: One of `FORMATS`.
-        model: As in `open_checkpoint`, like `format` and `numerics`.
-        format: Of the source.
-        numerics: Of the result.
-        image_size: As in `adapt`, like what follows.
+        image_size: Of the result, as in `adapt`, like the next three.
         patch_size: Another patch size.
         num_classes: Another head.
         global_pool: Another pooling.
+        source: What the source doesn't say of itself: keywords of `open_checkpoint`. Its own `image_size` is said by a
+            `model`.
 
     Returns:
         The source, as it was opened.
@@ -135,15 +214,17 @@ def convert(
     if to not in FORMATS:
         raise ValueError(f"to: got {to!r}, expected one of {_listed(FORMATS)}{close_match(to, FORMATS)}")
     FORMATS[to].TARGET.check(dst, src)
-    source = open_checkpoint(src, model=model, format=format, numerics=numerics)
-    account(parameter_shapes(source.config), shapes_of(source.tensors), source=str(src))
-    expect_floats(dtypes_of(source.tensors), source=str(src))
+    opened = open_checkpoint(src, **{"target_size": image_size, **source})
+    account(parameter_shapes(opened.config), shapes_of(opened.tensors), source=str(src))
+    expect_floats(dtypes_of(opened.tensors), source=str(src))
     config, tensors = adapt(
-        source, image_size=image_size, patch_size=patch_size, num_classes=num_classes, global_pool=global_pool
+        opened, image_size=image_size, patch_size=patch_size, num_classes=num_classes, global_pool=global_pool
     )
-    origin = source.source if source.source else {"format": "vit-parity"}
-    FORMATS[to].write(dst, config, tensors, name=source.name, source=origin)
-    return source
+    origin = dict(opened.source or {"format": "vit-parity"})
+    if opened.assumed:
+        origin["assumed"] = [assumption.to_json() for assumption in opened.assumed]
+    FORMATS[to].write(dst, config, tensors, name=opened.name, source=origin)
+    return opened
 
 
 def _listed(formats: dict) -> str:

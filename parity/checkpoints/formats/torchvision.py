@@ -21,12 +21,14 @@ from ...configs import Config, Preprocessing
 from ...configs.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from ...configs.registry import build, jsonable
 from ..accounting import CheckpointError
+from ..assumed import Given
 from ..checkpoint import Checkpoint
 from ..containers.document import find_json
 from ..containers.files import Directory, write_directory
-from ..containers.tensors import open_tensors, shapes_of
 from ..shapes import Shape
-from .foreign import depth_of, grid_fields, heads_of, hold_against, known, make, read_document, shape_of, translated
+from .foreign import depth_of, hold_against, make, read_document, shape_of, translated
+from .opened import Opened
+from .settled import grid_of, heads_of, images_of
 from .translate import Entry, Theirs, pair_up
 
 DOCUMENT = "torchvision.json"
@@ -60,28 +62,21 @@ def table(*, old_names: bool = False) -> list[Entry]:
     ]
 
 
-def is_torchvision(names: Mapping[str, Any]) -> bool:
-    """Whether tensors have the names of a torchvision ViT."""
-    return "class_token" in names and "encoder.pos_embedding" in names
-
-
-def read(path: str | Path, *, model: str | None = None) -> Checkpoint:
+def read(opened: Opened, given: Given) -> Checkpoint:
     """Opens a state dict of torchvision's, alone or with `torchvision.json`; no tensor is read.
 
     Args:
-        path: A file, or a directory that was written here.
-        model: A registered name, from which the number of heads, the image size and the preprocessing are taken.
+        opened: A file, or a directory that was written here.
+        given: What the user says.
 
     Raises:
         CheckpointError: Not a torchvision ViT, or tensors that don't fit.
     """
-    path = Path(path)
-    tensors = open_tensors(path)
-    shapes = shapes_of(tensors)
+    path, weights = opened.path, opened.weights("torchvision")
     document = read_document(path, DOCUMENT, "arguments")
-    config = _config(shapes, document, known(model), path)
-    old_names = any(".mlp.linear_1." in name for name in shapes)
-    return translated(path, config, table(old_names=old_names), tensors, name=model, format="torchvision")
+    config = _config(weights.shapes, document, given, path)
+    old_names = any(".mlp.linear_1." in name for name in weights.shapes)
+    return translated(weights, given, config, table(old_names=old_names), path=path, format="torchvision")
 
 
 def write(
@@ -123,48 +118,48 @@ def write(
         "preprocessing": jsonable(asdict(config.preprocessing)),
     }
     shapes = theirs.shapes()
-    hold_against(config, lambda: _config(shapes, document, None, path), path=path, format="torchvision")
+    hold_against(config, lambda: _config(shapes, document, Given(), path), path=path, format="torchvision")
     write_directory(path, TARGET, theirs, {DOCUMENT: document})
 
 
-def _config(shapes: Mapping[str, Shape], document: Mapping[str, Any], like: Config | None, path: Path) -> Config:
-    """The config that shapes make, with what they don't show from a document, a named model, or the published ones."""
+def _config(shapes: Mapping[str, Shape], document: Mapping[str, Any], given: Given, path: Path) -> Config:
+    """The config that shapes make, with what they don't show from a document, the user, or the published models."""
 
     def size(name: str, axes: int) -> Shape:
         return shape_of(shapes, name, axes, path=path)
 
     dim, channels, height, width = size("conv_proj.weight", 4)
-    if (channels, height) != (3, width):
-        got = f"{channels} channels and patches of {height} x {width}"
-        raise CheckpointError(f"{path}: conv_proj.weight: got {got}, expected 3 channels and square patches")
     count = size("encoder.pos_embedding", 3)[1]
     layer = _LAYER.format(i=0)
     first = f"{layer}.mlp.linear_1.weight" if f"{layer}.mlp.linear_1.weight" in shapes else f"{layer}.mlp.0.weight"
     arguments = document.get("arguments", {})
-    heads = arguments["num_heads"] if "num_heads" in arguments else heads_of(dim, like, path=path)
-    fields = grid_fields(count - 1, (height, width), like, path=path)
-    image_size = arguments.get("image_size", fields["image_size"])
+    side = arguments.get("image_size")
+    grid = grid_of(given, count, (height, width), {"all": 1}, path=path, known=None if side is None else (side, side))
+    images = None
     if "preprocessing" in document:
         try:
             images = build(Preprocessing, document["preprocessing"], "preprocessing")
         except ValueError as error:
             raise CheckpointError(f"{path / DOCUMENT}: {error}") from None
-    else:
-        images = _preprocessing(fields["image_size"], (height, width)) if like is None else like.preprocessing
+    published = _preprocessing(grid["image_size"], (height, width))
+    classes = size("heads.head.weight", 2)[0] if "heads.head.weight" in shapes else 0
     return make(
         path,
-        **fields | dict(image_size=image_size),
+        **grid,
         patch_size=(height, width),
         in_chans=channels,
         embed_dim=dim,
         depth=depth_of(shapes, r"encoder\.layers\.encoder_layer_(\d+)\."),
-        num_heads=heads,
+        num_heads=heads_of(given, dim, path=path, shown=arguments.get("num_heads")),
         mlp_dim=size(first, 2)[0],
-        num_classes=size("heads.head.weight", 2)[0],
+        num_classes=given.settle("num_classes", shown=classes, path=path),
+        head_bias="heads.head.bias" in shapes or not classes,
         pre_logits_dim=size("heads.pre_logits.weight", 2)[0] if "heads.pre_logits.weight" in shapes else None,
-        norm_eps=1e-6,
-        pos_embed_resize="bicubic_align_corners",
-        preprocessing=images,
+        norm_eps=given.take("norm_eps", 1e-6),
+        pos_embed_resize=given.take("pos_embed_resize", "bicubic_align_corners"),
+        preprocessing=images_of(
+            given, channels, known=images, usual=published, why="that of torchvision's weights of this size"
+        ),
     )
 
 

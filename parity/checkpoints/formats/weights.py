@@ -1,8 +1,8 @@
 """Which tensors of a file are the model's: under which prefix, beside which heads, losses and optimiser states.
 
 People's files hold more than a model, under longer names: `module._orig_mod.`, `state_dict.model.`, `teacher.backbone.`
-and an optimiser besides. What is looked for is a patch embedding: where its name ends as some project's does, everything
-in front of that is a prefix, and the tensors under the prefix are the model. One rule serves every container, since all
+and an optimiser besides. What is looked for is a patch embedding: where a name ends as some project calls it, all in
+front is a prefix, and the tensors under the prefix are the model. One rule serves every container, since all
 of them give names as paths. Two models in one file are two readings, between which `--prefix` chooses.
 
     file:     epoch, optimizer.state.0.exp_avg, model.backbone.patch_embed.proj.weight, ..., model.classifier.weight
@@ -26,9 +26,11 @@ from ..containers.stored import FileTensors, Shape
 # How the patch embedding's name ends in each project's files: what comes before it is a prefix.
 _BASES = r"(?:(?:vit|deit|beit|data2vec_vision|ijepa|dinov2|dinov2_with_registers|vision_model)[./])?"
 ANCHORS: Mapping[str, re.Pattern[str]] = {
-    kind: re.compile(rf"(?P<prefix>(?:.*?[./])??){ending}")
+    kind: re.compile(rf"(?P<prefix>(?:.*?[./])??)(?:{ending})")
     for kind, ending in {
-        "open_clip": r"visual\.(?:conv1|trunk\.patch_embed\.proj)\.weight",
+        # A tower that was saved alone has no `visual.`, and its convolution the name that a ResNet's first one has.
+        "open_clip": r"visual\.(?:conv1|trunk\.patch_embed\.proj)\.weight"
+        r"|(?<!visual\.)(?<!embeddings[./])class_embedding",
         "torchvision": r"conv_proj\.(?:weight|conv_bn_relu_0\.0\.weight)",
         "huggingface": rf"{_BASES}embeddings[./](?:patch_embeddings?)[./](?:projection[./])?(?:weight|kernel)",
         "google": r"embedding[./]kernel",
@@ -198,6 +200,8 @@ def _outside(
 ) -> dict[str, str]:
     """What isn't under the model's prefix: one linear layer is its head; anything else is left to be unexpected."""
     outside = [name for name in names if not name.startswith(root)]
+    if kind == "open_clip":  # its projection is a head; what stands behind that takes normalised features or others
+        return {name: name for name in outside}
     head = _HEADS.get(kind, ("head", "head"))
     has_head = any(name == head[1] or name.startswith(f"{head[1]}.") for name in inside)
     groups: dict[str, list[str]] = {}
