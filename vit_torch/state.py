@@ -61,6 +61,11 @@ def load_state_dict(
         setattr(model.get_submodule(owner), attribute, value)
 
 
+def numpy_dtype(dtype: torch.dtype) -> np.dtype:
+    """The type of NumPy, or of `ml_dtypes`, with the same numbers."""
+    return _NOT_IN_NUMPY.get(dtype) or np.dtype(str(dtype).removeprefix("torch."))
+
+
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:
     """A copy as a NumPy array; bfloat16 and float8 as those of `ml_dtypes`, which NumPy itself lacks."""
     tensor = tensor.detach().cpu().contiguous().clone()
