@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -14,17 +15,19 @@ from etils import epath
 from flax import nnx
 from jax.experimental import multihost_utils
 
+from parity import runs
 from parity.checkpoints import Checkpoint, CheckpointError, Tensors, account
 from parity.configs import Config
 from parity.recipes import Recipe
 from parity.runs import TrainingState
-from parity.runs.directory import CHECKPOINTS, KEPT, STATE, check, checkpoint, claim, read_recipe
+from parity.runs.directory import CHECKPOINTS, KEPT, STATE, check, checkpoint, claim, framework_of, read_recipe
+from parity.runs.origin import Origin, model_of, read_origin
 
 from .models import Model, create_model
 from .optim import moments_of, with_moments
 from .sharding import make_mesh
 from .state import named_leaves
-from .train_step import TrainState, make_trainer
+from .train_step import Trainer, TrainState, make_trainer
 
 DATA = "data"
 
@@ -36,18 +39,19 @@ class RunDirectory:
         path: Of the directory; made if it isn't there.
         recipe: Of the run.
         resume: Whether a run that is there may go on.
+        origin: What a run that isn't there yet starts from, if not from values of the seed.
 
     Raises:
         ValueError: There is a run of another recipe (names the fields that differ) or of the other framework, a run at
             all without `resume`, or something that is no run.
     """
 
-    def __init__(self, path: Path, recipe: Recipe, *, resume: bool):
+    def __init__(self, path: Path, recipe: Recipe, *, resume: bool, origin: Origin | None = None):
         check(path, recipe, resume=resume, framework="flax")
         if jax.process_count() > 1:  # what the first process writes would be another's find
             multihost_utils.sync_global_devices("the run's directory is checked")
         if jax.process_index() == 0:
-            claim(path, recipe)
+            claim(path, recipe, origin)
         # Orbax saves in the background and renames when it is done, so a killed run leaves whole checkpoints.
         options = ocp.CheckpointManagerOptions(max_to_keep=KEPT)
         self._manager = ocp.CheckpointManager(path.absolute() / CHECKPOINTS, options=options)
@@ -97,7 +101,7 @@ def read_training(path: Path, *, step: int | None = None) -> TrainingState:
         CheckpointError: No run, no checkpoint of that step, or one of other arrays or counters, all in one report.
     """
     recipe, found = read_recipe(path), checkpoint(path, step).absolute()
-    params = _RunTensors(found / STATE, "params", recipe)
+    params = _RunTensors(path, found / STATE, "params")
     _, abstract = _abstract(recipe, params.config)
     state = _read_state(found / STATE, abstract)
     number = int(found.name)
@@ -115,7 +119,8 @@ def read_training(path: Path, *, step: int | None = None) -> TrainingState:
         params=canonical(state.params),
         moments={kind: canonical(moment) for kind, moment in moments_of(state.opt_state).items()},
         ema=None if state.ema is None else canonical(state.ema),
-        data=ocp.JsonCheckpointHandler().restore(epath.Path(found / DATA)),
+        data=_position(found),
+        origin=read_origin(path, recipe),
     )
 
 
@@ -127,6 +132,46 @@ def write_training(state: TrainingState, directory: Path) -> None:
         directory: Of the new run.
     """
     model, abstract = _abstract(state.recipe, state.config())
+    written = _in_flax(state, model, abstract)
+    with RunDirectory(directory, state.recipe, resume=False, origin=state.origin) as run:
+        run.save(state.step, written, dict(state.data))
+
+
+def read_state(path: Path, trainer: Trainer, recipe: Recipe) -> tuple[TrainState, dict[str, Any]]:
+    """The state where another run ended, whichever framework trained it, and its position in the data.
+
+    Args:
+        path: Of that run.
+        trainer: Of this run, of the same model and optimiser; its mesh may be another.
+        recipe: Of this run.
+
+    Raises:
+        CheckpointError: As `parity.runs.read_training`.
+    """
+    abstract = trainer.abstract_state()
+    if framework_of(path) == "flax":
+        found = checkpoint(path).absolute()
+        with ocp.StandardCheckpointer() as checkpointer:  # each device's part alone is read
+            state = checkpointer.restore(found / STATE, abstract)
+        return state, _position(found)
+    saved = runs.read_training(path)
+    state = _in_flax(dataclasses.replace(saved, recipe=recipe), trainer.model, abstract)
+    placed = jax.tree.map(
+        lambda leaf, sharding: jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index]),
+        state,
+        trainer.shardings,
+    )
+    return placed, dict(saved.data)
+
+
+def _in_flax(state: TrainingState, model: Model, abstract: TrainState) -> TrainState:
+    """A state in the Flax layout, still NumPy arrays.
+
+    Args:
+        state: In the canonical layout.
+        model: Gives the rules; may be abstract.
+        abstract: Shapes and types of what it becomes.
+    """
     leaves = {name: (rule, variable.shape) for name, variable, rule, _ in named_leaves(model)}
     empty = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), abstract.opt_state)
 
@@ -136,14 +181,12 @@ def write_training(state: TrainingState, directory: Path) -> None:
             for name, (rule, shape) in leaves.items()
         }
 
-    written = TrainState(
+    return TrainState(
         step=np.asarray(state.step, np.int32),
         params=in_flax(state.params),
         opt_state=with_moments(empty, state.step, {kind: in_flax(moment) for kind, moment in state.moments.items()}),
         ema=None if state.ema is None else in_flax(state.ema),
     )
-    with RunDirectory(directory, state.recipe, resume=False) as run:
-        run.save(state.step, written, dict(state.data))
 
 
 def read_run(path: str | Path, *, step: int | None = None, ema: bool = False) -> Checkpoint:
@@ -158,29 +201,30 @@ def read_run(path: str | Path, *, step: int | None = None, ema: bool = False) ->
         CheckpointError: No run, no checkpoint of that step, or none with averaged parameters; names the file.
     """
     path = Path(path).absolute()
-    recipe, found = read_recipe(path), checkpoint(path, step)
-    tensors = _RunTensors(found / STATE, "ema" if ema else "params", recipe)
+    found = checkpoint(path, step)
+    tensors = _RunTensors(path, found / STATE, "ema" if ema else "params")
     source = {"format": "orbax", "path": str(path), "step": int(found.name), "ema": ema}
-    return Checkpoint(path, tensors.config, recipe.model, source, tensors)
+    return Checkpoint(path, tensors.config, tensors.name, source, tensors)
 
 
 class _RunTensors(Tensors):
     """The parameters in an Orbax checkpoint, by canonical name and in canonical layout, each read when it is asked for.
 
     Args:
+        run: Its directory.
         path: Of the state's directory.
         part: Of the state: `params`, or `ema`.
-        recipe: Of the run.
 
     Attributes:
         config: Of the model.
+        name: The registered name that the model began as; empty if none.
         rules: Of the layout of each parameter.
 
     Raises:
         CheckpointError: No readable Orbax checkpoint, or one without that part.
     """
 
-    def __init__(self, path: Path, part: str, recipe: Recipe):
+    def __init__(self, run: Path, path: Path, part: str):
         self.path, self._part = path, part
         self._handler = ocp.PyTreeCheckpointHandler()
         found = {name: tree for name, tree in _metadata(path).items() if tree is not None}
@@ -188,7 +232,8 @@ class _RunTensors(Tensors):
             raise CheckpointError(f"{path}: got {', '.join(found)}, expected {part} among them")
         self._found = found[part]
         head = self._found.get("head.weight")
-        self.config = recipe.config(head.shape[-1] if head is not None else None)
+        num_classes = None if head is None else head.shape[-1]
+        self.config, self.name = model_of(run, read_recipe(run), num_classes=num_classes)
         model = nnx.eval_shape(lambda: create_model(self.config, rngs=nnx.Rngs(0)))
         self.rules = {name: rule for name, _, rule, _ in named_leaves(model)}
 
@@ -219,6 +264,11 @@ class _RunTensors(Tensors):
     def dtypes(self) -> dict[str, np.dtype]:
         """Type of each parameter; reads none."""
         return {name: np.dtype(found.dtype) for name, found in self._found.items()}
+
+
+def _position(found: Path) -> dict[str, Any]:
+    """In the data, of a checkpoint."""
+    return ocp.JsonCheckpointHandler().restore(epath.Path(found / DATA))
 
 
 def _abstract(recipe: Recipe, config: Config) -> tuple[Model, TrainState]:

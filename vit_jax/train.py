@@ -1,8 +1,8 @@
 """Training: a recipe and a directory in, a trained model out. Twin: `vit_torch/train.py`.
 
-The directory holds `recipe.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/` (Orbax: state and position in the
-data) and, at the end, `model/`, a native checkpoint that either framework loads, and `model_ema/` of the averaged
-parameters, if there are any.
+The directory holds `recipe.json`, `init.json` (what it started from, if not from values of the seed), `metrics.jsonl`,
+`tensorboard/`, `checkpoints/` (Orbax: state and position in the data) and, at the end, `model/`, a native checkpoint
+that either framework loads, and `model_ema/` of the averaged parameters, if there are any.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from jax.experimental import multihost_utils
 from rich.console import Console
 
 from parity.recipes import Recipe
+from parity.runs.directory import check
 from parity.runs.inputs import Inputs, due
 from parity.runs.metrics import Reporter
+from parity.runs.start import Start
 
 from . import random
 from .checkpoint import save
@@ -30,6 +32,7 @@ from .evaluate import Evaluation, evaluate
 from .functional import Params, bind
 from .run_directory import RunDirectory
 from .sharding import batch_sharding, check_batch_size, make_mesh
+from .start import first_state
 from .train_step import Metrics, Trainer, TrainState, make_trainer
 
 OnStep = Callable[[int, Metrics], None]
@@ -89,19 +92,22 @@ def train(
     directory = Path(directory)
     mesh = make_mesh(**asdict(recipe.mesh), devices=devices)
     check_batch_size(recipe.batch_size // recipe.accumulate, mesh)
-    inputs = Inputs(recipe, data_dir, process_index=jax.process_index(), process_count=jax.process_count())
-    with RunDirectory(directory, recipe, resume=resume) as run, _numerics(recipe), jax.set_mesh(mesh):
+    check(directory, recipe, resume=resume, framework="flax")
+    place = {"process_index": jax.process_index(), "process_count": jax.process_count()}
+    inputs = Inputs(recipe, data_dir, directory=directory, **place)
+    kept = RunDirectory(directory, recipe, resume=resume, origin=inputs.start.origin)
+    with kept as run, _numerics(recipe), jax.set_mesh(mesh):
         trainer = make_trainer(recipe, inputs.config, mesh)
         with closing(inputs.train_batches()) as batches:
             last = recipe.steps if stop_at is None else min(stop_at, recipe.steps)
             session = _Session(recipe, last, trainer, run, inputs, batches, on_step)
             state = session.start()
             first = int(state.step)
-            with _reporter(recipe, directory, first=first, console=console) as reporter:
+            with _reporter(inputs.start, directory, first=first, console=console) as reporter:
                 state, evaluation = session.finish(state, first, reporter)
-        _save_model(trainer, state.params, directory / MODEL, name=recipe.model)
+        _save_model(trainer, state.params, directory / MODEL, start=inputs.start)
         if state.ema is not None:
-            _save_model(trainer, state.ema, directory / MODEL_EMA, name=recipe.model)
+            _save_model(trainer, state.ema, directory / MODEL_EMA, start=inputs.start)
     return Result(
         directory=directory,
         model=directory / MODEL,
@@ -126,10 +132,14 @@ class _Session:
     def start(self) -> TrainState:
         """The state of the latest checkpoint, with the data where it was, or the first state."""
         restored = self.run.restore(self.trainer.abstract_state())
-        if restored is None:
+        taken = restored or first_state(self.trainer, self.inputs.start)
+        if taken is None:
             return self.trainer.init(self._keys()[0])
-        state, position = restored
-        self.batches.set_state(position)
+        state, position = taken
+        if position is not None:
+            self.batches.set_state(position)
+        if restored is None:  # what the run starts from is read once, and may then go
+            self.run.save(int(state.step), state, self.batches.get_state())
         return state
 
     def finish(self, state: TrainState, first: int, reporter: Reporter) -> tuple[TrainState, Evaluation]:
@@ -169,7 +179,8 @@ def _numerics(recipe: Recipe) -> Iterator[None]:
         yield
 
 
-def _reporter(recipe: Recipe, directory: Path, *, first: int, console: Console | None) -> Reporter:
+def _reporter(start: Start, directory: Path, *, first: int, console: Console | None) -> Reporter:
+    recipe = start.recipe
     return Reporter(
         directory,
         first=first,
@@ -177,6 +188,8 @@ def _reporter(recipe: Recipe, directory: Path, *, first: int, console: Console |
         batch_size=recipe.batch_size,
         log_every=recipe.log_every,
         console=console,
+        told=start.lines(),
+        before=start.metrics(),
         main=jax.process_index() == 0,
         wait=jax.block_until_ready,
     )
@@ -198,11 +211,11 @@ def _evaluation(trainer: Trainer, params: Params, recipe: Recipe, inputs: Inputs
     return evaluate(bind(trainer.model, params), inputs.test_batches(), mesh=trainer.mesh)
 
 
-def _save_model(trainer: Trainer, params: Params, path: Path, *, name: str) -> None:
+def _save_model(trainer: Trainer, params: Params, path: Path, *, start: Start) -> None:
     """Gathers the parameters one by one, and the first process writes them."""
     gathered = {}
     for key, value in params.items():
         whole = value if jax.process_count() == 1 else multihost_utils.process_allgather(value, tiled=True)
         gathered[key] = np.asarray(whole)
     if jax.process_index() == 0:
-        save(bind(trainer.model, gathered), path, name=name)
+        save(bind(trainer.model, gathered), path, name=start.name, source=start.source())

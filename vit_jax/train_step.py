@@ -55,6 +55,7 @@ class Trainer:
         mesh: Over which state and batches are split.
         shardings: Of each leaf of the state.
         init: From a key to the first state, created where it belongs.
+        start: From the first parameters, which are where they belong, to the first state.
         step: From state, batch and key to the next state (the old one is donated) and metrics. The batch holds uint8
             images (b, h, w, c) and labels, and what `parity.data.mix` adds; the key is that of the run.
     """
@@ -63,6 +64,7 @@ class Trainer:
     mesh: Mesh
     shardings: TrainState
     init: Callable[[random.Key], TrainState]
+    start: Callable[[Params], TrainState]
     step: Any
 
     def abstract_state(self) -> TrainState:
@@ -89,7 +91,9 @@ def make_trainer(recipe: Recipe, config: Config, mesh: Mesh) -> Trainer:
 
     def init(key: random.Key) -> TrainState:
         params = params_of(create_model(config, rngs=nnx.Rngs(key)))
-        params = {name: value.astype(dtype) for name, value in params.items()}
+        return start({name: value.astype(dtype) for name, value in params.items()})
+
+    def start(params: Params) -> TrainState:
         # A copy, for one buffer can't be donated twice.
         ema = None if recipe.ema_decay is None else jax.tree.map(jnp.copy, params)
         return TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=optimizer.init(params), ema=ema)
@@ -108,6 +112,7 @@ def make_trainer(recipe: Recipe, config: Config, mesh: Mesh) -> Trainer:
         mesh=mesh,
         shardings=shardings,
         init=jax.jit(init, out_shardings=shardings, compiler_options=init_options),
+        start=jax.jit(start, out_shardings=shardings, compiler_options=init_options),
         step=step,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 import shutil
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from parity import runs
 from parity.checkpoints import CheckpointError
 from parity.recipes import Recipe
 from parity.runs import TrainingState
@@ -28,12 +30,13 @@ from parity.runs.directory import (
     read_recipe,
     steps,
 )
+from parity.runs.origin import Origin, read_origin
 
 from . import random
 from .optim import MOMENTS, learning_rate, set_learning_rate, with_moments
 from .parallel import processes
 from .state import from_numpy, to_numpy
-from .train_step import TrainState, make_trainer
+from .train_step import Trainer, TrainState, make_trainer
 
 _TEMPORARY = ".tmp"
 
@@ -45,13 +48,14 @@ class RunDirectory:
         path: Of the directory; made if it isn't there.
         recipe: Of the run.
         resume: Whether a run that is there may go on.
+        origin: What a run that isn't there yet starts from, if not from values of the seed.
 
     Raises:
         ValueError: There is a run of another recipe (names the fields that differ) or of the other framework, a run at
             all without `resume`, or something that is no run.
     """
 
-    def __init__(self, path: Path, recipe: Recipe, *, resume: bool):
+    def __init__(self, path: Path, recipe: Recipe, *, resume: bool, origin: Origin | None = None):
         check(path, recipe, resume=resume, framework="torch")
         rank, world = processes()
         if world > 1:  # what the first process writes would be another's find
@@ -59,7 +63,7 @@ class RunDirectory:
         self._path = path
         self._is_first = rank == 0
         if self._is_first:
-            claim(path, recipe)
+            claim(path, recipe, origin)
             (path / CHECKPOINTS).mkdir(exist_ok=True)
             for left_behind in (path / CHECKPOINTS).glob(f"*{_TEMPORARY}"):
                 shutil.rmtree(left_behind)
@@ -141,10 +145,19 @@ def read_training(path: Path, *, step: int | None = None) -> TrainingState:
     wrong = [f"{name}: got {count}" for name, count in counts.items() if count != int(found.name)]
     if wrong:
         raise CheckpointError(f"{file}: expected {found.name}, the step, of each counter\n  " + "\n  ".join(wrong))
-    if recipe.optimizer.name == "sgd" and not recipe.optimizer.momentum:
-        # optax keeps the sum that nothing reads, and PyTorch only if it was given one.
-        moments.setdefault("trace", {name: np.zeros_like(value) for name, value in params.items()})
-    return TrainingState(recipe=recipe, step=saved["step"], params=params, moments=moments, ema=ema, data=data)
+    if saved["step"] == 0 or (recipe.optimizer.name == "sgd" and not recipe.optimizer.momentum):
+        # optax keeps zeros from the start and a sum that nothing reads, and PyTorch only what it was given.
+        for moment in MOMENTS[recipe.optimizer.name]:
+            moments.setdefault(moment, {name: np.zeros_like(value) for name, value in params.items()})
+    return TrainingState(
+        recipe=recipe,
+        step=saved["step"],
+        params=params,
+        moments=moments,
+        ema=ema,
+        data=data,
+        origin=read_origin(path, recipe),
+    )
 
 
 def write_training(state: TrainingState, directory: Path) -> None:
@@ -156,8 +169,25 @@ def write_training(state: TrainingState, directory: Path) -> None:
     """
     written = make_trainer(state.recipe, state.config()).init(random.key(0))
     _fill(written, state)
-    with RunDirectory(directory, state.recipe, resume=False) as run:
+    with RunDirectory(directory, state.recipe, resume=False, origin=state.origin) as run:
         run.save(state.step, written, dict(state.data))
+
+
+def read_state(path: Path, trainer: Trainer, recipe: Recipe) -> tuple[TrainState, dict[str, Any]]:
+    """The state where another run ended, whichever framework trained it, and its position in the data.
+
+    Args:
+        path: Of that run.
+        trainer: Of this run, of the same model and optimiser; its device may be another.
+        recipe: Of this run.
+
+    Raises:
+        CheckpointError: As `parity.runs.read_training`.
+    """
+    saved = runs.read_training(path)
+    state = trainer.init(random.key(0))
+    _fill(state, dataclasses.replace(saved, recipe=recipe))
+    return state, dict(saved.data)
 
 
 def _fill(state: TrainState, saved: TrainingState) -> None:
@@ -172,7 +202,7 @@ def _fill(state: TrainState, saved: TrainingState) -> None:
                 targets[name].copy_(value)
     with_moments(state.opt_state, saved.step, {kind: tensors(moment) for kind, moment in saved.moments.items()})
     recipe = saved.recipe
-    set_learning_rate(state.opt_state, learning_rate(saved.step - 1, recipe.optimizer, steps=recipe.steps))
+    set_learning_rate(state.opt_state, learning_rate(max(0, saved.step - 1), recipe.optimizer, steps=recipe.steps))
     state.step = saved.step
 
 

@@ -1,8 +1,8 @@
 """Training: a recipe and a directory in, a trained model out. Twin: `vit_jax/train.py`.
 
-The directory holds `recipe.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/` (`torch.save`: state and position in
-the data) and, at the end, `model/`, a native checkpoint that either framework loads, and `model_ema/` of the averaged
-parameters, if there are any.
+The directory holds `recipe.json`, `init.json` (what it started from, if not from values of the seed), `metrics.jsonl`,
+`tensorboard/`, `checkpoints/` (`torch.save`: state and position in the data) and, at the end, `model/`, a native
+checkpoint that either framework loads, and `model_ema/` of the averaged parameters, if there are any.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from rich.console import Console
 from torch import Tensor
 
 from parity.recipes import Recipe
+from parity.runs.directory import check
 from parity.runs.inputs import Inputs, due
 from parity.runs.metrics import Reporter
+from parity.runs.start import Start
 
 from . import random
 from .checkpoint import save
@@ -29,6 +31,7 @@ from .evaluate import Evaluation, evaluate
 from .models import Model, create_model
 from .parallel import processes
 from .run_directory import RunDirectory
+from .start import first_state
 from .train_step import Metrics, Params, Trainer, TrainState, make_trainer
 
 OnStep = Callable[[int, Metrics], None]
@@ -90,19 +93,22 @@ def train(
     if recipe.batch_size // recipe.accumulate % world:
         expected = f"a multiple of {recipe.accumulate * world}, accumulate times the number of processes"
         raise ValueError(f"batch_size: got {recipe.batch_size}, expected {expected}")
-    inputs = Inputs(recipe, data_dir, process_index=rank, process_count=world)
-    with RunDirectory(directory, recipe, resume=resume) as run, _numerics(recipe):
+    check(directory, recipe, resume=resume, framework="torch")
+    place = {"process_index": rank, "process_count": world}
+    inputs = Inputs(recipe, data_dir, directory=directory, **place)
+    kept = RunDirectory(directory, recipe, resume=resume, origin=inputs.start.origin)
+    with kept as run, _numerics(recipe):
         trainer = make_trainer(recipe, inputs.config, device)
         with closing(inputs.train_batches()) as batches:
             last = recipe.steps if stop_at is None else min(stop_at, recipe.steps)
             session = _Session(recipe, last, trainer, run, inputs, batches, on_step)
             state = session.start()
             first = state.step
-            with _reporter(recipe, directory, first=first, console=console) as reporter:
+            with _reporter(inputs.start, directory, first=first, console=console) as reporter:
                 state, evaluation = session.finish(state, first, reporter)
-        _save_model(trainer, state.params, directory / MODEL, name=recipe.model)
+        _save_model(trainer, state.params, directory / MODEL, start=inputs.start)
         if state.ema is not None:
-            _save_model(trainer, state.ema, directory / MODEL_EMA, name=recipe.model)
+            _save_model(trainer, state.ema, directory / MODEL_EMA, start=inputs.start)
     return Result(
         directory=directory,
         model=directory / MODEL,
@@ -128,10 +134,14 @@ class _Session:
         """The state of the latest checkpoint, with the data where it was, or the first state."""
         state = self.trainer.init(self._keys()[0])
         restored = self.run.restore(state)
-        if restored is None:
+        taken = restored or first_state(self.trainer, self.inputs.start)
+        if taken is None:
             return state
-        state, position = restored
-        self.batches.set_state(position)
+        state, position = taken
+        if position is not None:
+            self.batches.set_state(position)
+        if restored is None:  # what the run starts from is read once, and may then go
+            self.run.save(state.step, state, self.batches.get_state())
         return state
 
     def finish(self, state: TrainState, first: int, reporter: Reporter) -> tuple[TrainState, Evaluation]:
@@ -175,7 +185,8 @@ def _numerics(recipe: Recipe) -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def _reporter(recipe: Recipe, directory: Path, *, first: int, console: Console | None) -> Reporter:
+def _reporter(start: Start, directory: Path, *, first: int, console: Console | None) -> Reporter:
+    recipe = start.recipe
     return Reporter(
         directory,
         first=first,
@@ -183,6 +194,8 @@ def _reporter(recipe: Recipe, directory: Path, *, first: int, console: Console |
         batch_size=recipe.batch_size,
         log_every=recipe.log_every,
         console=console,
+        told=start.lines(),
+        before=start.metrics(),
         main=processes()[0] == 0,
         wait=lambda metrics: metrics["loss"].item(),
     )
@@ -205,10 +218,10 @@ def _evaluation(trainer: Trainer, params: Params, recipe: Recipe, inputs: Inputs
     return evaluate(_bind(trainer, params), inputs.test_batches(), parallel=processes()[1] > 1)
 
 
-def _save_model(trainer: Trainer, params: Params, path: Path, *, name: str) -> None:
+def _save_model(trainer: Trainer, params: Params, path: Path, *, start: Start) -> None:
     """The first process writes the parameters."""
     if processes()[0] == 0:
-        save(_bind(trainer, params), path, name=name)
+        save(_bind(trainer, params), path, name=start.name, source=start.source())
 
 
 def _bind(trainer: Trainer, params: Params) -> Model:

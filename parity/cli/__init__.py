@@ -41,6 +41,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args[:1] == ["train"]:
             # As in `eval`; `--data.name` beside `--data.augmentation...` is what the recipe's fields make of it.
             rest = ["--data.name" if arg == "--data" else arg for arg in args[1:]]
-            sys.exit(run(recipe_commands(), prog="vit-parity train", args=rest))
+            sys.exit(run(recipe_commands(rest), prog="vit-parity train", args=rest))
         description = "The same Vision Transformer in JAX and in PyTorch, provably."
         sys.exit(run(COMMANDS, prog="vit-parity", description=description, args=args))

@@ -2,21 +2,92 @@
 
 from __future__ import annotations
 
+import ast
+import dataclasses
+import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
-from tyro.conf import Positional
+from tyro.conf import Positional, UseAppendAction
 
 from .. import configs, outputs, recipes
-from .common import Framework, escaped, print_rich, use_cpu_devices, use_present_platform
+from ..recipes import Recipe
+from .common import (
+    Framework,
+    From,
+    NumericsSource,
+    escaped,
+    print_rich,
+    use_cpu_devices,
+    use_present_platform,
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SourceOptions:
+    """What a checkpoint doesn't say of itself.
+
+    Attributes:
+        from_: The format of the checkpoint of --init-from; recognised from its files by default.
+        numerics: The project as whose model its weights are run; the one they come from by default.
+        prefix: What the names of the model begin with, in a file that holds several.
+        ignore: Leave out tensors of such names, shell-style; may be given again.
+        set: FIELD=VALUE of the config, such as num_heads=4; may be given again. With --init-from, what the checkpoint
+            doesn't say, and otherwise a change of the recipe's model.
+    """
+
+    from_: From = None
+    numerics: NumericsSource = None
+    prefix: str | None = None
+    ignore: UseAppendAction[tuple[str, ...]] = ()
+    set: UseAppendAction[tuple[str, ...]] = ()
+
+    def apply(self, recipe: Recipe) -> Recipe:
+        """The recipe with these options.
+
+        Raises:
+            ValueError: One that only a checkpoint has, without one; or a FIELD=VALUE that isn't one.
+        """
+        given = {"format": self.from_, "numerics": self.numerics, "prefix": self.prefix, "ignore": self.ignore}
+        given = {name: value for name, value in given.items() if value}
+        fields = _fields(self.set)
+        if recipe.init_from:
+            return dataclasses.replace(recipe, init_options=given | fields)
+        if given:
+            flag = "from" if "format" in given else next(iter(given))
+            raise ValueError(f"--{flag}: says something of a checkpoint; expected --init-from with it")
+        return dataclasses.replace(recipe, overrides=dict(recipe.overrides) | fields)
+
+
+def _fields(pairs: Sequence[str]) -> dict[str, Any]:
+    """Config fields of `FIELD=VALUE`; a value is a number, true, false, none, 16x24 or a word."""
+    fields = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not (name and equals):
+            raise ValueError(f"--set: got {pair!r}, expected FIELD=VALUE, such as num_heads=4")
+        fields[name.replace("-", "_")] = _value(text)
+    return fields
+
+
+def _value(text: str) -> Any:
+    words = {"true": True, "false": False, "none": "none"}
+    sizes = text.split("x")
+    if len(sizes) == 2 and all(size.isdecimal() for size in sizes):
+        return int(sizes[0]), int(sizes[1])
+    try:
+        return words[text.lower()] if text.lower() in words else ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def train_recipe(
-    recipe: Annotated[recipes.Recipe, tyro.conf.arg(name="")],
+    recipe: Annotated[Recipe, tyro.conf.arg(name="")],
     *,
+    source: Annotated[SourceOptions, tyro.conf.arg(name="")] = SourceOptions(),
     directory: Path,
     data_dir: Path | None = None,
     framework: Framework = "flax",
@@ -29,6 +100,7 @@ def train_recipe(
 
     Args:
         recipe: What to train, on what, how.
+        source: What the checkpoint of `--init-from` doesn't say of itself.
         directory: Of the run: metrics, checkpoints, and the native checkpoint at the end.
         data_dir: Where data sets are kept; `$VIT_PARITY_DATA` or a cache folder by default.
         framework: `flax`, or `torch`. A run of the other one goes on after `vit-parity convert --to ...-training`.
@@ -40,6 +112,7 @@ def train_recipe(
     """
     from rich.console import Console
 
+    recipe = source.apply(recipe)
     outputs.check_directory(directory)
     options = {"stop_at": stop_at, "data_dir": data_dir, "console": Console()}
     if framework == "flax":
@@ -88,13 +161,20 @@ def train(recipe: Positional[str]) -> int:
     raise ValueError(f"unknown recipe {recipe!r}{configs.close_match(recipe, recipes.names())}")
 
 
-def recipe_commands() -> dict[str, Callable[..., int]]:
-    """One command for each recipe, whose defaults are the recipe's fields."""
+def recipe_commands(args: Sequence[str] = ()) -> dict[str, Callable[..., int]]:
+    """One command for each recipe, whose defaults are the recipe's fields.
 
-    def command(name: str, default: recipes.Recipe, text: str) -> Callable[..., int]:
+    Args:
+        args: Of the command line: with `--init-from` the model is by default the checkpoint's, and not the recipe's.
+    """
+    words = [word for arg in args for word in arg.replace("--init_from", "--init-from").split("=", 1)]
+    path = next((word for flag, word in itertools.pairwise(words) if flag == "--init-from"), "")
+
+    def command(name: str, default: Recipe, text: str) -> Callable[..., int]:
         def run(
-            recipe: Annotated[recipes.Recipe, tyro.conf.arg(name="")] = default,
+            recipe: Annotated[Recipe, tyro.conf.arg(name="")] = default,
             *,
+            source: Annotated[SourceOptions, tyro.conf.arg(name="")] = SourceOptions(),
             directory: Path = Path("runs") / name,
             data_dir: Path | None = None,
             framework: Framework = "flax",
@@ -105,6 +185,7 @@ def recipe_commands() -> dict[str, Callable[..., int]]:
         ) -> int:
             return train_recipe(
                 recipe,
+                source=source,
                 directory=directory,
                 data_dir=data_dir,
                 framework=framework,
@@ -118,4 +199,7 @@ def recipe_commands() -> dict[str, Callable[..., int]]:
         run.__doc__ = f"{text}\n\nArgs:{arguments}"
         return run
 
-    return {name: command(name, recipes.get(name), recipes.describe(name)) for name in recipes.names()}
+    def default(name: str) -> Recipe:
+        return recipes.starting_from(recipes.get(name), path) if path else recipes.get(name)
+
+    return {name: command(name, default(name), recipes.describe(name)) for name in recipes.names()}

@@ -9,7 +9,7 @@ from typing import Any
 from ..configs import close_match
 from ..configs.registry import replace
 from . import digits, imagenet_seed
-from .recipe import Data, MeshShape, Optimizer, Recipe, differences, from_dict, to_dict
+from .recipe import Data, MeshShape, Optimizer, Recipe, differences, from_dict, starting_from, to_dict
 from .rules import MOMENTS, decays, learning_rate, learning_rate_scale
 
 _MODULES = {"digits": digits, "imagenet_seed": imagenet_seed}
@@ -30,6 +30,7 @@ __all__ = [
     "learning_rate",
     "learning_rate_scale",
     "names",
+    "starting_from",
     "to_dict",
 ]
 

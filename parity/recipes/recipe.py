@@ -29,6 +29,10 @@ CARRIED_OUT_BY = (
     "data.num_threads",
     "data.num_workers",
 )
+# Config fields that a checkpoint's tensors can be adapted to.
+ADAPTED = ("image_size", "patch_size", "global_pool")
+# What says which model a run trains and where it starts; the rest of a recipe says how.
+MODEL = ("model", "overrides", "image_size", "init_from", "init_options")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,8 +124,15 @@ class Recipe:
     """One training run.
 
     Attributes:
-        model: A registered name.
-        overrides: Config fields to replace, such as `{"depth": 2}`. The number of classes is the data set's.
+        model: A registered name. With `init_from`, empty for what the checkpoint says, or the model that a file is of
+            which doesn't say it.
+        overrides: Config fields to replace, such as `{"depth": 2}`. The number of classes is the data set's. With
+            `init_from`, what `parity.checkpoints.adapt` can change: image_size, patch_size, global_pool.
+        image_size: Height and width in pixels, or one number for both; the model's own by default.
+        init_from: A checkpoint to fine-tune, as `parity.checkpoints.open_checkpoint` takes it: classes, image size and
+            dropout are this recipe's. A run's directory goes on if all else of its recipe is the same and there
+            are more steps; otherwise only its parameters are taken. Empty starts from values of the seed.
+        init_options: What the checkpoint doesn't say: keywords of `open_checkpoint`, such as `{"num_heads": 4}`.
         data: What to train and to evaluate on.
         batch_size: Of the global batch, over all devices.
         steps: Optimiser steps.
@@ -143,6 +154,9 @@ class Recipe:
 
     model: str
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    image_size: int | tuple[int, int] | None = None
+    init_from: str = ""
+    init_options: Mapping[str, Any] = field(default_factory=dict)
     data: Data
     batch_size: int
     steps: int
@@ -162,17 +176,27 @@ class Recipe:
     log_every: int = 10
 
     def config(self, num_classes: int | None = None) -> Config:
-        """The model's config; `num_classes` are the data set's.
+        """The config of a model that starts from values of the seed; `num_classes` are the data set's.
 
         Raises:
-            ValueError: Unknown model or field, or fields that make no model.
+            ValueError: Unknown model or field, fields that make no model, or a model that a checkpoint says.
         """
-        rates = {name: getattr(self, name) for name in ("drop_rate", "attn_drop_rate", "drop_path_rate")}
+        if self.init_from:
+            raise ValueError(f"init_from: the model is what {self.init_from} says, and the run's directory has it")
         classes = {} if num_classes is None else {"num_classes": num_classes}
-        changes = classes | rates | dict(self.overrides)
+        changes = classes | self.drop_rates() | self.changes()
         if changes.get("in_chans") == 1:  # images are grey, and their mean follows from that of the colours
             changes = {"preprocessing": configs.get(self.model).preprocessing.grey()} | changes
         return configs.get(self.model, **changes)
+
+    def drop_rates(self) -> dict[str, float]:
+        """The config fields of dropout."""
+        return {name: getattr(self, name) for name in ("drop_rate", "attn_drop_rate", "drop_path_rate")}
+
+    def changes(self) -> dict[str, Any]:
+        """The config fields to replace, the image size among them."""
+        size = {} if self.image_size is None else {"image_size": self.image_size}
+        return size | dict(self.overrides)
 
     def __post_init__(self) -> None:
         """Raises ValueError where a field can't be used."""
@@ -192,7 +216,19 @@ class Recipe:
         _expect(self.precision in precisions, "precision", repr(self.precision), "one of " + ", ".join(precisions))
         warmup = self.optimizer.warmup_steps
         _expect(warmup <= self.steps, "warmup_steps", warmup, f"at most steps {self.steps}")
-        self.config()
+        self._check_model()
+
+    def _check_model(self) -> None:
+        if not self.init_from:
+            _expect(bool(self.model), "model", "none", "a registered name, or init_from")
+            _expect(not self.init_options, "init_options", dict(self.init_options), "none without init_from")
+            self.config()
+            return
+        if self.model:
+            configs.get(self.model)  # names an unknown one
+        unknown = [name for name in self.overrides if name not in ADAPTED]
+        got, expected = ", ".join(unknown), "the checkpoint says that; init_options has what it doesn't say"
+        _expect(not unknown, "overrides", got, f"{', '.join(ADAPTED)} with init_from: {expected}")
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:
@@ -213,20 +249,39 @@ def from_dict(data: Mapping[str, Any]) -> Recipe:
             _build_at(fields["data"], name, cls, f"data.{name}")
     for name, cls in (("data", Data), ("optimizer", Optimizer), ("mesh", MeshShape), ("execution", Execution)):
         _build_at(fields, name, cls, name)
-    if isinstance(fields.get("overrides"), Mapping):
-        values = fields["overrides"].items()
-        fields["overrides"] = {key: tuple(value) if isinstance(value, list) else value for key, value in values}
+    for name in ("overrides", "init_options"):
+        if isinstance(fields.get(name), Mapping):
+            values = fields[name].items()
+            fields[name] = {key: tuple(value) if isinstance(value, list) else value for key, value in values}
     return build(Recipe, fields, "recipe")
 
 
-def differences(old: Recipe, new: Recipe) -> list[str]:
-    """What makes two recipes different runs: one line for each field; empty if one can resume the other."""
+def differences(old: Recipe, new: Recipe, *, apart_from: tuple[str, ...] = ()) -> list[str]:
+    """What makes two recipes different runs: one line for each field; empty if one can resume the other.
+
+    Args:
+        old: The recipe there.
+        new: The recipe here.
+        apart_from: Fields that may differ beside those that only say how a run is carried out.
+    """
     before, after = _flat(to_dict(old)), _flat(to_dict(new))
     return [
         f"{name}: {before.get(name)!r} there, {after.get(name)!r} here"
         for name in sorted(before | after)
-        if not name.startswith(CARRIED_OUT_BY) and before.get(name) != after.get(name)
+        if not name.startswith(CARRIED_OUT_BY + apart_from) and before.get(name) != after.get(name)
     ]
+
+
+def starting_from(recipe: Recipe, path: str, **options: Any) -> Recipe:
+    """The same training of a checkpoint's model.
+
+    Args:
+        recipe: Whose model and overrides are left out.
+        path: Of the checkpoint, as `Recipe.init_from`.
+        options: As `Recipe.init_options`; `model` is the name of the model, for a file that doesn't say it.
+    """
+    model = options.pop("model", None) or ""
+    return dataclasses.replace(recipe, model=model, overrides={}, init_from=path, init_options=options)
 
 
 def _build_at(fields: dict[str, Any], name: str, cls: type, where: str) -> None:

@@ -3,6 +3,7 @@
 | file | of |
 | --- | --- |
 | `recipe.json` | both frameworks |
+| `init.json` | both, if the run started from a checkpoint |
 | `metrics.jsonl`, `tensorboard/` | both |
 | `checkpoints/STEP/state/`, `checkpoints/STEP/data/` | Flax: Orbax |
 | `checkpoints/STEP/state.pt`, `checkpoints/STEP/data.json` | PyTorch: `torch.save` |
@@ -19,6 +20,7 @@ from typing import Literal
 
 from ..checkpoints import CheckpointError
 from ..recipes import Recipe, differences, from_dict, to_dict
+from .origin import Origin
 
 RECIPE = "recipe.json"
 CHECKPOINTS = "checkpoints"
@@ -65,12 +67,17 @@ def check(path: Path, recipe: Recipe, *, resume: bool, framework: Framework) -> 
         )
 
 
-def claim(path: Path, recipe: Recipe) -> None:
-    """Makes the directory and writes the recipe, whole or not at all; one process does it."""
+def claim(path: Path, recipe: Recipe, origin: Origin | None = None) -> None:
+    """Makes the directory and writes the recipe and what the run starts from, each whole or not at all.
+
+    One process does it.
+    """
     path.mkdir(parents=True, exist_ok=True)
     temporary = path / f"{RECIPE}.tmp"
     temporary.write_text(json.dumps(to_dict(recipe), indent=2) + "\n")
     temporary.replace(path / RECIPE)
+    if origin is not None and not steps(path):
+        origin.write(path)
 
 
 def read_recipe(path: str | Path) -> Recipe:

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..configs import Config
 from ..data import Source, eval_batches, open_source, train_batches
 from ..data.image_folder import class_difference
 from ..data.loader import Batch
 from ..recipes import Recipe
+from .start import begin
 
 
 class Inputs:
@@ -19,18 +19,26 @@ class Inputs:
     Args:
         recipe: Of the run.
         data_dir: Where TFDS sets are kept.
+        directory: Of the run, as `begin` takes it.
         process_index: Which process this is.
         process_count: Number of processes.
 
     Attributes:
+        start: Where the run starts.
         config: The model's, with the classes of the data.
 
     Raises:
-        ValueError: The data doesn't fit the model, or isn't there.
+        ValueError: The data doesn't fit the model, or isn't there; or as `begin`.
     """
 
     def __init__(
-        self, recipe: Recipe, data_dir: str | Path | None = None, *, process_index: int = 0, process_count: int = 1
+        self,
+        recipe: Recipe,
+        data_dir: str | Path | None = None,
+        *,
+        directory: Path | None = None,
+        process_index: int = 0,
+        process_count: int = 1,
     ):
         self._recipe = recipe
         data = recipe.data
@@ -38,7 +46,9 @@ class Inputs:
             open_source(data.name, split, data_dir=data_dir, folder=data.folder)
             for split in (data.train_split, data.test_split)
         ]
-        self.config = _config(recipe, *sources)
+        _check_classes(*sources)
+        self.start = begin(recipe, sources[0], directory, is_first=process_index == 0)
+        self.config = self.start.config
         self._train, self._test = (source.with_channels(self.config.in_chans) for source in sources)
         self._process = {"process_index": process_index, "process_count": process_count}
 
@@ -73,12 +83,7 @@ def due(step: int, every: int, steps: int) -> bool:
     return step == steps or (every > 0 and step % every == 0)
 
 
-def _config(recipe: Recipe, train: Source, test: Source) -> Config:
+def _check_classes(train: Source, test: Source) -> None:
     if train.class_names != test.class_names:
         difference = class_difference(train.split, train.class_names, test.split, test.class_names)
         raise ValueError(f"{train.name}: {difference}")
-    config = recipe.config(train.num_classes)
-    if config.num_classes != train.num_classes:
-        expected = f"{recipe.model} with the recipe's overrides {config.num_classes}"
-        raise ValueError(f"num_classes: {train.name} has {train.num_classes}, and {expected}")
-    return config

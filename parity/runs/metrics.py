@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,10 +22,12 @@ class MetricsWriter:
     Args:
         directory: Of the run.
         step: Steps that were made; what an interrupted run wrote beyond them is taken out, for it comes again.
+        before: Lines that begin a new file, those of a run that goes on here.
     """
 
-    def __init__(self, directory: Path, *, step: int):
-        _truncate(directory, step)
+    def __init__(self, directory: Path, *, step: int, before: Iterable[Mapping[str, Any]] = ()):
+        lines = read_metrics(directory) or before
+        write_lines(directory, [record for record in lines if record["step"] <= step])
         self._file = (directory / METRICS).open("a")
         self._tensorboard = SummaryWriter(str(directory / "tensorboard"), purge_step=step + 1)
 
@@ -54,6 +56,8 @@ class Reporter:
         batch_size: Images of a step.
         log_every: Steps between lines of metrics; the first and the last step have one, too.
         console: For the progress bar and evaluations; None prints nothing.
+        told: Lines to begin with.
+        before: Lines of metrics of the run that goes on here.
         main: Whether this is the first process, the only one that writes.
         wait: Waits until metrics are computed.
     """
@@ -67,10 +71,12 @@ class Reporter:
         batch_size: int,
         log_every: int,
         console: Console | None,
+        told: Iterable[str] = (),
+        before: Iterable[Mapping[str, Any]] = (),
         main: bool = True,
         wait: Callable[[Mapping[str, Any]], object] = lambda metrics: None,
     ):
-        self._writer = MetricsWriter(directory, step=first) if main else None
+        self._writer = MetricsWriter(directory, step=first, before=before) if main else None
         self._wait = wait
         self._steps, self._batch_size, self._log_every = steps, batch_size, log_every
         columns = (
@@ -81,6 +87,9 @@ class Reporter:
             TimeRemainingColumn(),
         )
         self._progress = Progress(*columns, console=console, disable=console is None or not main)
+        if not self._progress.disable:
+            for line in told:
+                self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
         self._task = self._progress.add_task("training", total=steps, completed=first, speed="")
         self._previous: Mapping[str, Any] | None = None
         self._timed_from: tuple[int, float] | None = None
@@ -144,8 +153,8 @@ def read_metrics(directory: str | Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-def _truncate(directory: Path, step: int) -> None:
-    kept = [json.dumps(record) + "\n" for record in read_metrics(directory) if record["step"] <= step]
+def write_lines(directory: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    """Writes a run's `metrics.jsonl`, whole or not at all."""
     temporary = directory / f"{METRICS}.tmp"
-    temporary.write_text("".join(kept))
+    temporary.write_text("".join(json.dumps(record) + "\n" for record in lines))
     temporary.replace(directory / METRICS)

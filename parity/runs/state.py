@@ -8,7 +8,6 @@ rates are functions of the recipe and the step; there is no other state of them.
 from __future__ import annotations
 
 import dataclasses
-import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from ..configs import Config, close_match
 from ..recipes import MOMENTS, Recipe
 from . import directory as directories
 from .directory import FRAMEWORKS, NAMES, Framework
+from .origin import Origin
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -38,6 +38,7 @@ class TrainingState:
         ema: Averaged parameters, or None where the recipe has no `ema_decay`.
         data: Position of the data iterator, JSON values.
         metrics: The lines of `metrics.jsonl` up to the step.
+        origin: What the run started from, if not from values of the seed.
     """
 
     recipe: Recipe
@@ -47,9 +48,12 @@ class TrainingState:
     ema: Arrays | None = field(repr=False)
     data: Mapping[str, Any]
     metrics: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+    origin: Origin | None = None
 
     def config(self) -> Config:
         """The model's."""
+        if self.origin is not None:
+            return self.origin.config
         head = shapes_of(self.params).get("head.weight")
         return self.recipe.config(head[0] if head else None)
 
@@ -73,8 +77,10 @@ class TrainingState:
         wrong = [f"{name}: got {value.dtype}" for name, value in found.items() if value.dtype != dtype]
         if wrong:
             raise CheckpointError(f"{source}: expected numbers of type {dtype}\n  " + "\n  ".join(wrong))
-        if not 0 < self.step <= self.recipe.steps:
-            raise CheckpointError(f"{source}: step: got {self.step}, expected 1 to {self.recipe.steps}")
+        # Before the first step there is something to keep where the values came from a checkpoint.
+        first = 0 if self.recipe.init_from else 1
+        if not first <= self.step <= self.recipe.steps:
+            raise CheckpointError(f"{source}: step: got {self.step}, expected {first} to {self.recipe.steps}")
 
 
 def read_training(path: str | Path, *, step: int | None = None) -> TrainingState:
@@ -111,7 +117,7 @@ def write_training(state: TrainingState, directory: str | Path, *, to: Framework
         CheckpointError: The directory exists, the tensors aren't those of the recipe, or the framework isn't
             installed.
     """
-    from .metrics import METRICS
+    from .metrics import write_lines
 
     directory = Path(directory)
     if to not in FRAMEWORKS:
@@ -124,8 +130,7 @@ def write_training(state: TrainingState, directory: str | Path, *, to: Framework
     with tempfile.TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent) as scratch:
         new = Path(scratch) / "new"
         framework.write_training(state, new)
-        lines = [json.dumps(record) + "\n" for record in state.metrics]
-        (new / METRICS).write_text("".join(lines))
+        write_lines(new, state.metrics)
         new.rename(directory)
 
 

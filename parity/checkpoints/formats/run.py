@@ -29,6 +29,7 @@ def read(path: str | Path, *, step: int | None = None, ema: bool = False) -> Che
         CheckpointError: No run, no such step, no averaged parameters, or JAX and Orbax aren't installed and wrote it.
     """
     from ...runs import directory
+    from ...runs.origin import model_of
 
     path = Path(path)
     recipe, checkpoint = directory.read_recipe(path), directory.checkpoint(path, step)
@@ -36,7 +37,8 @@ def read(path: str | Path, *, step: int | None = None, ema: bool = False) -> Che
         tensors = open_tensors(checkpoint / directory.TORCH_STATE).under("ema." if ema else "params.")
         head = tensors.shapes().get("head.weight")
         source = {"format": "pytorch", "path": str(path), "step": int(checkpoint.name), "ema": ema}
-        return Checkpoint(path, recipe.config(head[0] if head else None), recipe.model, source, tensors)
+        config, name = model_of(path, recipe, num_classes=head[0] if head else None)
+        return Checkpoint(path, config, name, source, tensors)
     try:
         from vit_jax.run_directory import read_run
     except ImportError as error:

@@ -1,0 +1,84 @@
+"""What a run started from, which its directory keeps in `init.json`: a run that goes on doesn't need the source.
+
+The file is there where the recipe has an `init_from`. It holds the model's config (the checkpoint's, at the recipe's
+image size, with the classes of its data), the registered name it began as, and a record of the source:
+
+| field | what it says |
+| --- | --- |
+| `path`, `options`, `format` | what was opened, and how |
+| `files`, `config_sha256` | size and SHA-256 of each of its files, and of its config before it was adapted |
+| `step`, `goes_on`, `differs` | of a run: after which step, whether optimiser and step were taken too, why not |
+| `tensors`, `new`, `resized` | how many tensors there are, and which of them aren't as they were in the file |
+| `not_used`, `assumed` | what of the file is left out, and what nothing in it says |
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..checkpoints import CheckpointError
+from ..configs import Config, from_dict, to_dict
+from ..recipes import Recipe
+
+INIT = "init.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """The model of a run that started from a checkpoint, and what is known of that.
+
+    Attributes:
+        config: The model's.
+        name: The registered name that the config began as; empty if none.
+        record: Of the source, JSON values.
+    """
+
+    config: Config
+    name: str
+    record: Mapping[str, Any] = field(repr=False)
+
+    def write(self, run: Path) -> None:
+        """Writes `init.json` to a run's directory, whole or not at all."""
+        data = {"name": self.name, "config": to_dict(self.config), "source": dict(self.record)}
+        temporary = run / f"{INIT}.tmp"
+        temporary.write_text(json.dumps(data, indent=2) + "\n")
+        temporary.replace(run / INIT)
+
+
+def read_origin(run: Path, recipe: Recipe) -> Origin | None:
+    """What a run started from; None if from values of the seed.
+
+    Args:
+        run: Its directory.
+        recipe: The run's.
+
+    Raises:
+        CheckpointError: The recipe has an `init_from`, and the directory no sound `init.json`.
+    """
+    if not recipe.init_from:
+        return None
+    file = run / INIT
+    try:
+        data = json.loads(file.read_text())
+        return Origin(config=from_dict(data["config"]), name=str(data["name"]), record=dict(data["source"]))
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{file}: doesn't say what the run started from: {error}") from None
+
+
+def model_of(run: Path, recipe: Recipe, *, num_classes: int | None) -> tuple[Config, str]:
+    """The config of a run's model, and the registered name it began as.
+
+    Args:
+        run: Its directory.
+        recipe: The run's.
+        num_classes: Of the head among its parameters, which a run from values of the seed doesn't say otherwise.
+
+    Raises:
+        CheckpointError: As `read_origin`.
+    """
+    origin = read_origin(run, recipe)
+    return (recipe.config(num_classes), recipe.model) if origin is None else (origin.config, origin.name)
