@@ -6,7 +6,9 @@ import dataclasses
 import math
 import operator
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
+
+from .fields import check_fields
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 CropMode = Literal["center", "squash", "border"]
@@ -47,6 +49,7 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         """Raises ValueError where a field can't be used."""
+        check_fields(self)
         if len(self.mean) != len(self.std):
             raise ValueError(
                 f"mean and std: got {len(self.mean)} and {len(self.std)} channels, expected as many of both"
@@ -57,10 +60,6 @@ class Preprocessing:
             raise ValueError(f"crop_pct: got {self.crop_pct}, expected a value in (0, 1]")
         if self.fill is not None and not 0 <= self.fill <= 255:
             raise ValueError(f"fill: got {self.fill}, expected 0 to 255, or none")
-        for name, kind in _CHOICES.items():
-            if getattr(self, name) not in get_args(kind):
-                expected = ", ".join(get_args(kind))
-                raise ValueError(f"{name}: got {getattr(self, name)!r}, expected one of {expected}")
 
     def grey(self) -> Preprocessing:
         """The same for a model of one channel, whose images are 0.299 red + 0.587 green + 0.114 blue.
@@ -76,9 +75,6 @@ class Preprocessing:
     def resized(self, size: tuple[int, int]) -> tuple[int, int]:
         """The height and width that an image is resized to cover, fill or fit in, before `size` is cut from it."""
         return math.floor(size[0] / self.crop_pct), math.floor(size[1] / self.crop_pct)
-
-
-_CHOICES = {"interpolation": Interpolation, "crop_mode": CropMode, "crop_rounding": CropRounding}
 
 
 def crop_pct_of(resized: tuple[int, int], size: tuple[int, int]) -> float:

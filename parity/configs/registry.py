@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .eva import EVA_AND_BEIT
+from .fields import check_fields, check_values, shown
 from .models import NORMALIZATIONS, VIT
 from .preprocessing import Preprocessing
 from .rope import Rope
@@ -95,10 +96,12 @@ def from_dict(data: Mapping[str, Any]) -> Config:
     Raises:
         ValueError: Unknown family or field, or a value that the config rejects; names it.
     """
+    if not isinstance(data, Mapping):
+        raise ValueError(f"config: got {type(data).__name__}, expected an object")
     fields = dict(data)
     name = fields.pop("family", None)
-    if name not in FAMILIES:
-        raise ValueError(f"family: got {name!r}, expected one of {', '.join(FAMILIES)}")
+    if not isinstance(name, str) or name not in FAMILIES:
+        raise ValueError(f"family: got {shown(name)}, expected one of {', '.join(FAMILIES)}")
     for part, cls in (("preprocessing", Preprocessing), ("rope", Rope)):
         if fields.get(part) is not None:
             fields[part] = build(cls, fields[part], part)
@@ -122,12 +125,15 @@ def build(cls: type, fields: Any, where: str) -> Any:
     known = [field.name for field in dataclasses.fields(cls)]
     for name in fields:
         if name not in known:
-            raise ValueError(f"{where}: unknown field {name!r}{close_match(name, known)}")
+            raise ValueError(f"{where}: unknown field {shown(name)}{close_match(str(name)[:80], known)}")
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
     try:
-        return cls(**values)
-    except TypeError as error:
+        made = cls(**values)
+    except (TypeError, ArithmeticError) as error:
+        check_values(cls, values)  # says which field it was, if it is one
         raise ValueError(f"{where}: {error}") from None
+    check_fields(made)
+    return made
 
 
 def jsonable(value: Any) -> Any:

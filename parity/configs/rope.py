@@ -9,7 +9,9 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
+
+from .fields import check_fields
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,9 +56,7 @@ class Rope:
 
     def __post_init__(self) -> None:
         """Raises ValueError, naming the field, for a value that can't be used."""
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"rope.{name}: got {getattr(self, name)!r}, expected one of {', '.join(choices)}")
+        check_fields(self, prefix="rope.")
         if not 0 < self.temperature < math.inf:
             raise ValueError(f"rope.temperature: got {self.temperature}, expected a value above 0")
         self._check_centered()
@@ -79,13 +79,6 @@ class Rope:
             value = getattr(self, name)
             if self.kind != "centered" and value != default:
                 raise ValueError(f"rope.{name}: got {value!r}, expected {default!r} with kind {self.kind!r}")
-
-
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "kind": get_args(RopeKind),
-    "indexing": get_args(Indexing),
-    "normalize_coords": get_args(NormalizeCoords),
-}
 
 
 @functools.cache

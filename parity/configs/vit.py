@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
+from .fields import check_fields, shown
 from .preprocessing import Preprocessing
 from .rope import Rope
 
@@ -205,6 +206,7 @@ class VitConfig:
         """Raises ValueError, naming the field, where the fields don't make a model."""
         for name in ("image_size", "patch_size"):
             object.__setattr__(self, name, _pair(name, getattr(self, name)))
+        check_fields(self)
         for name in ("in_chans", "embed_dim", "depth", "num_heads", "mlp_dim"):
             value = getattr(self, name)
             _expect(isinstance(value, int) and value >= 1, name, repr(value), "a positive integer")
@@ -256,9 +258,11 @@ class VitConfig:
         heads = f"a divisor of embed_dim {self.embed_dim}"
         _expect(self.embed_dim % pool_heads == 0, "attn_pool_heads", self.attn_pool_heads, heads)
         if self.num_kv_heads is not None:
-            fits = len(self.num_kv_heads) == self.depth and all(self.num_heads % n == 0 for n in self.num_kv_heads)
+            fits = len(self.num_kv_heads) == self.depth and all(
+                n >= 1 and self.num_heads % n == 0 for n in self.num_kv_heads
+            )
             expected = f"a divisor of num_heads {self.num_heads} for each of {self.depth} blocks"
-            _expect(fits, "num_kv_heads", self.num_kv_heads, expected)
+            _expect(fits, "num_kv_heads", shown(self.num_kv_heads), expected)
             _expect(not self.qkv_fused, "qkv_fused", True, "false with num_kv_heads")
         if self.rope is not None:
             width = "a multiple of 4 with rotary positions"
@@ -334,9 +338,10 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 
 
 def _pair(name: str, value: int | tuple[int, int]) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, int) else tuple(value)
+    pair = tuple(value) if isinstance(value, list | tuple) else (value, value)
     valid = len(pair) == 2 and all(isinstance(side, int) and side >= 1 for side in pair)
-    _expect(valid, name, value, "one positive integer or a pair (height, width)")
+    got = shown(pair if isinstance(value, list | tuple) else value)
+    _expect(valid, name, got, "one positive integer or a pair (height, width)")
     return pair[0], pair[1]
 
 

@@ -176,7 +176,7 @@ def test_the_name_says_nothing_of_input_and_classes_and_everything_of_the_archit
         ({"kind": "polar"}, r"^rope.kind: got 'polar', expected one of axial, centered, mixed$"),
         ({"indexing": "yx"}, r"^rope.indexing: got 'yx', expected one of ij, xy$"),
         ({"temperature": 0}, r"^rope.temperature: got 0, expected a value above 0$"),
-        ({"temperature": float("inf")}, r"^rope.temperature: got inf, expected a value above 0$"),
+        ({"temperature": float("inf")}, r"^rope.temperature: got inf, expected a finite number$"),
         (
             {"kind": "centered", "min_period": 1.0},
             r"^rope.max_period: got None, expected both min_period and max_period",
