@@ -118,12 +118,14 @@ class Architecture:
         read: Further fields of ours, from the part of `config.json` about the image tower and from all of it.
         write: The inverse: further fields of that part.
         table: Names of the encoder's tensors, without the prefix.
+        memory: Those that some have in memory (`model.state_dict()`): transformers 5 renames them on saving.
         head: Names of tensors beside the encoder, which have no prefix.
         base: The prefix of encoders in models that have something besides.
         prefixed: Whether it is written; files are read with it and without.
         labels: Whether the classes are listed in `config.json`.
         nested: Whether the image tower has an object of its own in `config.json`.
         square: Whether images and patches must be square: the class takes roots of numbers of patches.
+        masks: Whether what is written can have a token for masked patches.
         unused: Tensors that it may have besides.
         added: Shape and value of constants that it has besides, by names without the prefix.
         fits: Whether a file holds this variant of the class, by `config.json` and the names of its tensors without the
@@ -140,12 +142,14 @@ class Architecture:
     read: Callable[[Json, Json], dict[str, Any]] = _nothing
     write: Callable[[VitConfig], dict[str, Any]] = _nothing
     table: tuple[Entry, ...]
+    memory: tuple[Entry, ...] = ()
     head: tuple[Entry, ...] = ()
     base: str = ""
     prefixed: bool = False
     labels: bool = False
     nested: bool = False
     square: bool = False
+    masks: bool = False
     unused: tuple[Unused, ...] = ()
     added: Callable[[VitConfig], dict[str, tuple[Shape, float]]] = _nothing
     fits: Callable[[Json, Collection[str]], bool] = _always
@@ -159,7 +163,12 @@ class Architecture:
     @property
     def entries(self) -> tuple[Entry, ...]:
         """All names as they are written."""
-        return self.head + tuple(replace(entry, theirs=_prefixed(entry.theirs, self.prefix)) for entry in self.table)
+        return self._named(self.table)
+
+    @property
+    def spellings(self) -> tuple[tuple[Entry, ...], ...]:
+        """All names that files have: as they are written, and as they are in memory."""
+        return (self.entries, self._named(self.memory + self.table)) if self.memory else (self.entries,)
 
     def config(self, data: Json) -> VitConfig:
         """Our config, but for the preprocessing.
@@ -180,7 +189,7 @@ class Architecture:
             name: _sides(name, fields.pop(name), square=self.square) for name in ("image_size", "patch_size")
         }
         whole = all(image % patch == 0 for image, patch in zip(*sides.values(), strict=True))
-        fields["num_classes"] = _number_of_labels(data) if self.labels else fields.get("num_classes", 0)
+        fields["num_classes"] = _number_of_classes(data) if self.labels else fields.get("num_classes", 0)
         head_dim = tower.get("head_dim")
         if head_dim is not None and head_dim * fields["num_heads"] != fields["embed_dim"]:
             raise ValueError(f"head_dim: got {head_dim}, expected hidden_size / num_attention_heads")
@@ -192,6 +201,9 @@ class Architecture:
         tower |= dict(self.expected) | self.write(config)
         head = {"architectures": [self.name], "model_type": self.model_type}
         return head | ({"vision_config": tower} if self.nested else tower)
+
+    def _named(self, table: tuple[Entry, ...]) -> tuple[Entry, ...]:
+        return self.head + tuple(replace(entry, theirs=_prefixed(entry.theirs, self.prefix)) for entry in table)
 
     def _tower(self, data: Json) -> Json:
         if not self.nested and "vision_config" not in data:
@@ -206,9 +218,15 @@ def labels_of(data: Json) -> list[str]:
     return [str(labels[key]) for key in sorted(labels, key=int)]
 
 
-def _number_of_labels(data: Json) -> int:
+def number_of_labels(data: Json) -> int | None:
+    """How many classes `config.json` lists, if it says it."""
+    return len(data["id2label"]) if data.get("id2label") is not None else data.get("num_labels")
+
+
+def _number_of_classes(data: Json) -> int:
     """As transformers has it, there are two where the file doesn't say."""
-    return len(data["id2label"]) if data.get("id2label") is not None else data.get("num_labels", 2)
+    number = number_of_labels(data)
+    return 2 if number is None else number
 
 
 def default_labels(number: int) -> list[str]:

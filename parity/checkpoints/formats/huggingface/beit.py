@@ -9,6 +9,7 @@ from ....configs import VitConfig
 from ..translate import Entry, Unused
 from .architecture import Architecture, Json, Setting, blocks, settings
 from .vit import CLASSIFIER, MASK_TOKEN
+from .vit import IN_MEMORY as VIT_IN_MEMORY
 from .vit import NAMES as VIT_NAMES
 
 _TABLE = "relative_position_bias.relative_position_bias_table"
@@ -25,6 +26,18 @@ NAMES = (
     Entry("rel_pos_bias.relative_position_bias_table", f"encoder.{_TABLE}"),
     Entry("fc_norm", "pooler.layernorm"),
     *VIT_NAMES,
+)
+IN_MEMORY = (
+    *blocks(
+        "layers.{i}",
+        {
+            "attn.relative_position_bias_table": _TABLE,
+            "ls1.gamma": "lambda_1",
+            "ls2.gamma": "lambda_2",
+        },
+    ),
+    Entry("rel_pos_bias.relative_position_bias_table", "shared_position_bias.relative_position_bias_table"),
+    *VIT_IN_MEMORY,
 )
 INDEX = Unused(r".*\.relative_position_index", "places in the tables, which follow from the size of the grid")
 
@@ -47,6 +60,7 @@ def _write(config: VitConfig) -> dict[str, Any]:
         "use_shared_relative_position_bias": config.rel_pos_bias == "shared",
         "use_relative_position_bias": config.rel_pos_bias == "block",
         "layer_scale_init_value": config.layer_scale_init or 0.0,
+        "use_mask_token": config.mask_token,
     }
 
 
@@ -77,11 +91,13 @@ _BEIT = Architecture(
     read=_read_pooled,
     write=_write_pooled,
     table=NAMES,
+    memory=IN_MEMORY,
     head=CLASSIFIER,
     base="beit.",
     prefixed=True,
     labels=True,
     square=True,
+    masks=True,
     unused=(MASK_TOKEN, INDEX),
 )
 _DATA2VEC = replace(

@@ -12,14 +12,20 @@ import numpy as np
 from ....configs import Config, Preprocessing, VitConfig, replace
 from ....configs.sincos import sincos2d
 from ...accounting import CheckpointError
+from ...assumed import Given
 from ...checkpoint import Checkpoint
 from ...containers.document import find_json, read_json
 from ...containers.files import WRITTEN_BY, Directory, is_by_us, write_directory
 from ...containers.overlay import Overlay
-from ...containers.tensors import dtypes_of, open_tensors
+from ...containers.tensors import dtypes_of
+from ..foreign import checkpoint_of
 from ..native import CONFIG
-from ..translate import Ours, Pair, Theirs, Unused, pair_up
-from .architecture import ANY_PREPROCESSING, Architecture, Json, default_labels, labels_of
+from ..opened import Opened
+from ..settled import fits, images_of
+from ..translate import Pair, Theirs, Unused, pair_up
+from .architecture import Architecture, Json, default_labels, labels_of
+from .flax import as_torch
+from .lone import implied, settled_pooling, with_asked, with_classes
 from .preprocessing import PROCESSORS, ImageProcessor, from_huggingface, to_huggingface
 from .registry import architecture_of, choose
 
@@ -40,11 +46,14 @@ TARGET = Directory(
 )
 
 
-def read(path: str | Path) -> Checkpoint:
-    """Opens a directory of transformers; no tensor is read yet.
+def read(opened: Opened, given: Given) -> Checkpoint:
+    """Opens what transformers saved; no tensor is read yet.
 
     Args:
-        path: A directory with `config.json`, tensors, and perhaps `preprocessor_config.json`.
+        opened: A directory with `config.json`, tensors, and perhaps `preprocessor_config.json`; or tensors alone, whose
+            names and shapes then say what `config.json` would, as far as they can. Tensors may have the names that they
+            have in memory, or be Flax's.
+        given: What the user says of them.
 
     Returns:
         The checkpoint. Its source has the class (`architecture`), the names of the classes (`labels`) and why tensors
@@ -53,32 +62,41 @@ def read(path: str | Path) -> Checkpoint:
     Raises:
         CheckpointError: Unknown class, unsupported value, or tensors that don't fit; names the file and what is wrong.
     """
-    path = Path(path)
-    data = read_json(path / CONFIG)
-    tensors = open_tensors(path)
-    architecture = _checked(path / CONFIG, lambda: architecture_of(data, tensors))
-    config = _checked(path / CONFIG, lambda: architecture.config(data))
-    processor = _image_processor(path, architecture.model_type)
-    images = _checked(path, lambda: _preprocessing(processor, config, architecture.model_type))
+    path = opened.path
+    folder = path if path.is_dir() else path.parent
+    weights = as_torch(opened.weights("huggingface"))
+    document = folder / CONFIG
+    if document.is_file() and (path.is_dir() or is_huggingface(folder)):
+        data, where = read_json(document), document
+        architecture = _checked(where, lambda: architecture_of(data, weights.tensors))
+        data = _checked(where, lambda: with_classes(data, architecture, weights.shapes, given))
+    else:
+        data, where = implied(weights, given, path=path), path
+        architecture = _checked(where, lambda: architecture_of(data, weights.tensors))
+    config = _checked(where, lambda: architecture.config(data))
+    config = _checked(where, lambda: with_asked(config, architecture, weights.tensors, given))
+    if where == path:
+        config = _checked(where, lambda: settled_pooling(config, architecture, given))
+    processor = _image_processor(folder, architecture.model_type)
+    images = _checked(path, lambda: _preprocessing(processor, config, architecture.model_type, given))
     config = _checked(path, lambda: replace(config, preprocessing=images))
-    pairs = _as_in_file(pair_up(architecture.entries, config, source=str(path)), architecture.base, tensors)
-    optional = f"(?:{re.escape(architecture.base)})?"
-    unused = [Unused(f"{optional}(?:{rule.theirs})", rule.reason) for rule in architecture.unused]
-    ours = Ours(pairs, tensors, unused=unused, source=str(path))
-    source: dict[str, Any] = {
-        "format": "huggingface",
-        "path": str(path),
-        "architecture": architecture.name,
-        "model_type": architecture.model_type,
-    }
+    checkpoint = checkpoint_of(
+        weights,
+        given,
+        config,
+        _pairs(architecture, config, weights.tensors, source=str(path)),
+        path=path,
+        unused=_unused(architecture),
+        name=fits(given.name, config),
+        format="huggingface",
+    )
     labels = labels_of(data) if architecture.labels else []
+    source = checkpoint.source | {"architecture": architecture.name, "model_type": architecture.model_type}
     if labels != default_labels(len(labels)):
         source["labels"] = labels
     if processor is not None and processor.image_size != config.image_size:
         source["input_size"] = list(processor.image_size)
-    if ignored := {**tensors.ignored, **ours.ignored}:
-        source["ignored"] = ignored
-    return Checkpoint(path, config, "", source, ours)
+    return replace(checkpoint, source=source)
 
 
 def write(
@@ -148,6 +166,14 @@ def _without_zero_bias(
     return replace(config, head_bias=False), Overlay(tensors, {"head.bias": None})
 
 
+def _pairs(architecture: Architecture, config: VitConfig, names: Collection[str], *, source: str) -> list[Pair]:
+    """Where each tensor is, by the spelling of which the file has most."""
+    spelled = [
+        _as_in_file(pair_up(table, config, source=source), architecture.base, names) for table in architecture.spellings
+    ]
+    return min(spelled, key=lambda pairs: sum(name not in names for pair in pairs for name in pair.theirs))
+
+
 def _as_in_file(pairs: Sequence[Pair], base: str, names: Collection[str]) -> list[Pair]:
     """Pairs by the names that the file has: with and without the encoder's prefix, which classes add and leave out."""
 
@@ -158,6 +184,11 @@ def _as_in_file(pairs: Sequence[Pair], base: str, names: Collection[str]) -> lis
     return [replace(pair, theirs=tuple(found(name) for name in pair.theirs)) for pair in pairs]
 
 
+def _unused(architecture: Architecture) -> list[Unused]:
+    optional = f"(?:{re.escape(architecture.base)})?"
+    return [Unused(f"{optional}(?:{rule.theirs})", rule.reason) for rule in architecture.unused]
+
+
 def _image_processor(path: Path, model_type: str) -> ImageProcessor | None:
     for name, data in ((PREPROCESSOR, lambda found: found), (PROCESSOR, lambda found: found.get("image_processor"))):
         file = path / name
@@ -166,13 +197,11 @@ def _image_processor(path: Path, model_type: str) -> ImageProcessor | None:
     return None
 
 
-def _preprocessing(processor: ImageProcessor | None, config: VitConfig, model_type: str) -> Preprocessing:
+def _preprocessing(processor: ImageProcessor | None, config: VitConfig, model_type: str, given: Given) -> Preprocessing:
     """What the file says, or else the default of the class for the type of model."""
-    if processor is not None:
-        return processor.preprocessing
-    if config.in_chans != 3:
-        return ANY_PREPROCESSING
-    return from_huggingface({}, model_type=model_type).preprocessing
+    usual = from_huggingface({}, model_type=model_type).preprocessing
+    why = f"the default of {PROCESSORS[model_type]}ImageProcessor, for there is no {PREPROCESSOR}"
+    return images_of(given, config.in_chans, known=processor and processor.preprocessing, usual=usual, why=why)
 
 
 def _processor_data(config: VitConfig, architecture: Architecture, source: Json) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from typing import Any
 from ....configs import Rope, VitConfig
 from ...shapes import Shape
 from ..translate import Entry, Unused
-from .architecture import Architecture, Json, Setting, attention, blocks, settings
-from .vit import CLASSIFIER, MASK_TOKEN
+from .architecture import Architecture, Json, Setting, blocks, settings
+from .vit import ATTENTION_IN_MEMORY, CLASSIFIER, MASK_TOKEN
 from .vit import NAMES as VIT_NAMES
 
 _SCALES = {"ls1.gamma": "layer_scale1.lambda1", "ls2.gamma": "layer_scale2.lambda1"}
@@ -17,6 +17,7 @@ _BLOCK = {"norm1": "norm1", "norm2": "norm2", **_SCALES}
 
 DINOV2_NAMES = (
     Entry("reg_token", "embeddings.register_tokens"),
+    Entry("mask_token", "embeddings.mask_token", "n d -> 1 n d"),
     *blocks("encoder.layer.{i}", _BLOCK | {"mlp.fc1": "mlp.fc1", "mlp.fc2": "mlp.fc2"}),
     *VIT_NAMES,
 )
@@ -24,23 +25,30 @@ SWIGLU_NAMES = (
     *blocks("encoder.layer.{i}", {"mlp.fc1": "mlp.weights_in", "mlp.fc2": "mlp.weights_out"}),
     *DINOV2_NAMES,
 )
+DINOV2_IN_MEMORY = blocks("encoder.layer.{i}", ATTENTION_IN_MEMORY)
+SWIGLU_IN_MEMORY = (
+    *blocks("encoder.layer.{i}", {"mlp.fc1": ("mlp.gate_proj", "mlp.up_proj"), "mlp.fc2": "mlp.down_proj"}),
+    *DINOV2_IN_MEMORY,
+)
+_DINOV3_BLOCK = (
+    _BLOCK
+    | ATTENTION_IN_MEMORY
+    | {
+        "mlp.fc1_g": "mlp.gate_proj",
+        "mlp.fc1_x": "mlp.up_proj",
+        "mlp.fc1": "mlp.up_proj",
+        "mlp.fc2": "mlp.down_proj",
+    }
+)
 DINOV3_NAMES = (
     Entry("cls_token", "embeddings.cls_token"),
     Entry("reg_token", "embeddings.register_tokens"),
+    Entry("mask_token", "embeddings.mask_token"),
     Entry("patch_embed.proj", "embeddings.patch_embeddings"),
-    *blocks(
-        "layer.{i}",
-        _BLOCK
-        | attention("attention.q_proj", "attention.k_proj", "attention.v_proj", "attention.o_proj")
-        | {
-            "mlp.fc1_g": "mlp.gate_proj",
-            "mlp.fc1_x": "mlp.up_proj",
-            "mlp.fc1": "mlp.up_proj",
-            "mlp.fc2": "mlp.down_proj",
-        },
-    ),
+    *blocks("layer.{i}", _DINOV3_BLOCK),
     Entry("norm", "norm"),
 )
+DINOV3_IN_MEMORY = blocks("model.layer.{i}", _DINOV3_BLOCK)
 NO_REGISTERS = Unused(r"embeddings\.register_tokens", "there are none in it: one of its axes is 0")
 
 
@@ -51,6 +59,14 @@ def swiglu_dim(hidden: int) -> int:
 
 def _mlp_hidden(tower: Json) -> int:
     return int(tower.get("hidden_size", 768) * tower.get("mlp_ratio", 4))
+
+
+def ratio_of(hidden: int, width: int, *, gated: bool) -> float:
+    """The `mlp_ratio` with which an MLP has a width; 1 where none is."""
+    if not gated:
+        return width // hidden if width % hidden == 0 else (width + 0.5) / hidden
+    ratios = range(1, 3 * width // hidden + 2)
+    return next((ratio for ratio in ratios if swiglu_dim(hidden * ratio) == width), 1)
 
 
 def _read_mlp(tower: Json, _: Json) -> dict[str, Any]:
@@ -67,17 +83,15 @@ def _write_mlp(config: VitConfig) -> dict[str, Any]:
 
 
 def _write_swiglu(config: VitConfig) -> dict[str, Any]:
-    ratios = range(1, 3 * config.mlp_dim // config.embed_dim + 2)
-    fits = [ratio for ratio in ratios if swiglu_dim(config.embed_dim * ratio) == config.mlp_dim]
-    return {"mlp_ratio": fits[0] if fits else 1}
+    return {"mlp_ratio": ratio_of(config.embed_dim, config.mlp_dim, gated=True)}
 
 
 def _mask_token(config: VitConfig) -> dict[str, tuple[Shape, float]]:
-    return {"embeddings.mask_token": ((1, config.embed_dim), 0.0)}
+    return {} if config.mask_token else {"embeddings.mask_token": ((1, config.embed_dim), 0.0)}
 
 
 def _mask_token_and_registers(config: VitConfig) -> dict[str, tuple[Shape, float]]:
-    tokens = {"embeddings.mask_token": ((1, 1, config.embed_dim), 0.0)}
+    tokens = {} if config.mask_token else {"embeddings.mask_token": ((1, 1, config.embed_dim), 0.0)}
     return tokens if config.reg_tokens else tokens | {"embeddings.register_tokens": ((1, 0, config.embed_dim), 0.0)}
 
 
@@ -98,8 +112,10 @@ def _dinov2(name: str, model_type: str, base: str, *further: Setting, **fixed: A
         read=_read_mlp,
         write=_write_mlp,
         table=DINOV2_NAMES,
+        memory=DINOV2_IN_MEMORY,
         base=base,
         square=True,
+        masks=True,
         unused=(MASK_TOKEN,),
         added=_mask_token,
     )
@@ -111,6 +127,7 @@ def _dinov2(name: str, model_type: str, base: str, *further: Setting, **fixed: A
         read=_read_swiglu,
         write=_write_swiglu,
         table=SWIGLU_NAMES,
+        memory=SWIGLU_IN_MEMORY,
         fits=lambda data, _: bool(data.get("use_swiglu_ffn")),
     )
     return tuple(
@@ -189,6 +206,8 @@ _DINOV3 = Architecture(
     read=_read_dinov3,
     write=_write_dinov3,
     table=DINOV3_NAMES,
+    memory=DINOV3_IN_MEMORY,
+    masks=True,
     unused=(MASK_TOKEN, NO_REGISTERS),
     added=_mask_token_and_registers,
 )

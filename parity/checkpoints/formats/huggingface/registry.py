@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import fields
 from typing import Any
 
 from ....configs import VitConfig, close_match, replace
 from ...accounting import CheckpointError
+from ..foreign import essence
 from . import beit, clip, dino, vit
-from .architecture import ANY_PREPROCESSING, Architecture, Json
+from .architecture import Architecture, Json
 
 ARCHITECTURES: tuple[Architecture, ...] = (
     *vit.ARCHITECTURES,
@@ -19,16 +19,8 @@ ARCHITECTURES: tuple[Architecture, ...] = (
 )
 MODEL_TYPES = tuple(dict.fromkeys(architecture.model_type for architecture in ARCHITECTURES))
 
-# Fields that change nothing about the model's outputs at its own image size; `config.json` can't say some of them.
-_FREE = (
-    "dynamic_image_size",
-    "pos_embed_resize",
-    "patch_resize",
-    "rel_pos_resize",
-    "drop_rate",
-    "attn_drop_rate",
-    "drop_path_rate",
-)
+# `config.json` can't say it, and at the model's own image size it changes nothing.
+_FREE = ("dynamic_image_size",)
 
 
 def architecture_of(data: Json, names: Collection[str]) -> Architecture:
@@ -92,40 +84,18 @@ def in_the_way(config: VitConfig, architecture: Architecture) -> list[str]:
         ValueError: It would make no config at all.
     """
     data = architecture.data(config) | {"num_labels": config.num_classes}
-    held, wanted = essence(replace(architecture, square=False).config(data)), essence(config)
+    read = replace(architecture, square=False).config(data)
+    # Whether it is read is up to who reads it.
+    held = essence(replace(read, mask_token=config.mask_token and architecture.masks), free=_FREE)
+    wanted = essence(config, free=_FREE)
     oblong = [
         f"{name}: got {getattr(config, name)}, there a square"
         for name in ("image_size", "patch_size")
         if architecture.square and len(set(getattr(config, name))) > 1
     ]
     return oblong + [
-        f"{field.name}: got {getattr(wanted, field.name)!r}, there {getattr(held, field.name)!r}"
-        for field in fields(wanted)
-        if getattr(wanted, field.name) != getattr(held, field.name)
+        f"{name}: got {value!r}, there {held[name]!r}" for name, value in wanted.items() if value != held[name]
     ]
-
-
-def essence(config: VitConfig) -> VitConfig:
-    """A config in which fields that play no part have one value, so that equal models have equal configs."""
-    default = VitConfig()
-    changes = {name: getattr(default, name) for name in _FREE}
-    changes["preprocessing"] = ANY_PREPROCESSING
-    if config.kv_heads == (config.num_heads,) * config.depth:
-        changes |= dict(num_kv_heads=None, qkv_fused=True)
-    if not config.qkv_bias:
-        changes["k_bias"] = True
-    if not config.num_classes:
-        changes["head_bias"] = True
-    pools = config.global_pool == "map"
-    changes["attn_pool_heads"] = (config.attn_pool_heads or config.num_heads) if pools else None
-    changes["attn_pool_mlp_dim"] = (config.attn_pool_mlp_dim or config.mlp_dim) if pools else None
-    if not config.num_prefix_tokens or config.global_pool in ("token", "none"):
-        changes["pool_include_prefix"] = False
-    if config.pos_embed != "learned" or config.num_pos_embed_prefix == config.num_prefix_tokens:
-        changes["pos_embed_prefix"] = "all"
-    if all(image % patch == 0 for image, patch in zip(config.image_size, config.patch_size, strict=True)):
-        changes["drop_partial_patches"] = False
-    return replace(config, **changes)
 
 
 def _family(model_type: str) -> str:

@@ -12,6 +12,7 @@ from .architecture import Architecture, Json, attention, blocks, settings
 NAMES = (
     Entry("cls_token", "embeddings.cls_token"),
     Entry("dist_token", "embeddings.distillation_token"),
+    Entry("mask_token", "embeddings.mask_token"),
     Entry("pos_embed", "embeddings.position_embeddings"),
     Entry("patch_embed.proj", "embeddings.patch_embeddings.projection"),
     *blocks(
@@ -32,9 +33,23 @@ NAMES = (
     Entry("norm", "layernorm"),
     Entry("pre_logits.fc", "pooler.dense"),
 )
+ATTENTION_IN_MEMORY = attention("attention.q_proj", "attention.k_proj", "attention.v_proj", "attention.o_proj")
+IN_MEMORY = blocks(
+    "layers.{i}",
+    {
+        "norm1": "layernorm_before",
+        "norm2": "layernorm_after",
+        "mlp.fc1": "mlp.fc1",
+        "mlp.fc2": "mlp.fc2",
+    }
+    | ATTENTION_IN_MEMORY,
+)
 CLASSIFIER = (Entry("head", "classifier"),)
 
-MASK_TOKEN = Unused(r"embeddings\.mask_token", "stands for patches that are left out in pre-training")
+MASK_TOKEN = Unused(
+    r"embeddings\.mask_token",
+    "stands for patches that are left out in pre-training; --set mask_token=true (mask_token=True) keeps it",
+)
 DECODER = Unused(r"decoder\..*", "the decoder of pre-training; the model here is the encoder")
 
 TOKENS = dict(global_pool="none")
@@ -55,6 +70,7 @@ _VIT = Architecture(
     settings=settings(),
     fixed=dict(pos_embed_resize="bicubic"),
     table=NAMES,
+    memory=IN_MEMORY,
     head=CLASSIFIER,
     base="vit.",
     prefixed=True,
