@@ -4,6 +4,7 @@ Importing this package needs numpy alone; grain, TFDS, scikit-learn and Pillow a
 """
 
 from parity.configs.augmentation import Augmentation
+from parity.configs.image_folder import FolderOptions
 from parity.data.augment import augment_image, horizontal_flip, random_resized_crop, random_rotate, random_shift
 from parity.data.decode import ImageWarning
 from parity.data.loader import Batch, eval_batches, train_batches
@@ -14,6 +15,7 @@ from parity.data.sources import default_data_dir, open_source
 __all__ = [
     "Augmentation",
     "Batch",
+    "FolderOptions",
     "ImageWarning",
     "Source",
     "augment_image",

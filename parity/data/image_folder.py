@@ -224,8 +224,8 @@ def _is_litter(name: str) -> bool:
 
 
 def _cut(names: Iterable[str]) -> str:
-    """The first names, and how many more there are."""
-    names = list(names)
+    """The first names, in one line, and how many more there are."""
+    names = [name if name.isprintable() else repr(name) for name in names]
     more = [f"{len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
     return ", ".join([*names[:_SHOWN], *more])
 

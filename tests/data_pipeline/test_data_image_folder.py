@@ -96,6 +96,13 @@ def test_what_is_not_read_is_said_in_one_line(folder):
     ]
 
 
+def test_names_that_do_not_print(folder):
+    for name in (b"line\nbreak.txt", b"latin\xe9.txt"):
+        (folder / "train/cat" / os.fsdecode(name)).touch()
+    _, lines = _said(folder)
+    assert lines[0].endswith(r"not read: .txt: 2 ('cat/latin\udce9.txt', 'cat/line\nbreak.txt')")
+
+
 def test_links_are_followed(folder):
     (folder / "elsewhere").mkdir()
     _save(folder / "elsewhere/z.png", 9)
