@@ -1,4 +1,4 @@
-"""Sample tensors, and the files that PyTorch made of them."""
+"""Sample tensors, and the files that PyTorch, NumPy and Flax made of them."""
 
 from __future__ import annotations
 
@@ -21,3 +21,8 @@ def tensors():
 @pytest.fixture
 def torch_files() -> Path:
     return DATA / "torch_files"
+
+
+@pytest.fixture
+def msgpack_files() -> Path:
+    return DATA / "msgpack_files"

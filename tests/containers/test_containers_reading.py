@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -15,16 +16,28 @@ from parity.checkpoints.containers.safetensors_file import DTYPES
 from parity.checkpoints.containers.stored import FileTensors
 from parity.compare import not_identical
 
-TORCH_FILES = ("weights.pt", "weights_legacy.pt", "training.pt", "training_legacy.pt")
+# Files that libraries made of the sample tensors, with the prefix and the container of each.
+MADE_FILES = {
+    "torch_files/weights.pt": ("", "torch"),
+    "torch_files/weights_legacy.pt": ("", "torch"),
+    "torch_files/training.pt": ("model.module.", "torch"),
+    "torch_files/training_legacy.pt": ("model.module.", "torch"),
+    "torch_files/module.pt": ("model.", "torch"),
+    "torch_files/torchscript.pt": ("", "torchscript"),
+    "torch_files/tensors.pkl": ("", "pickle"),
+    "torch_files/arrays_2.pkl": ("model.", "pickle"),
+    "torch_files/arrays_5.pkl": ("model.", "pickle"),
+    "msgpack_files/model.msgpack": ("", "msgpack"),
+    "msgpack_files/checkpoint_1000": ("params.", "msgpack"),
+}
 
 
-def torch_tensors(path) -> FileTensors:
-    """The sample tensors in one of `TORCH_FILES`."""
-    opened = open_tensors(path)
-    return opened.under("model.module.") if "model.module.index" in opened else opened
+def made(data: Path, name: str) -> FileTensors:
+    """The sample tensors in one of `MADE_FILES`."""
+    return open_tensors(data / name).under(MADE_FILES[name][0])
 
 
-@pytest.fixture(params=["safetensors", "shards", "npz", "compressed npz", *TORCH_FILES])
+@pytest.fixture(params=["safetensors", "shards", "npz", "compressed npz", *MADE_FILES])
 def opened(request, tmp_path, tensors, torch_files) -> Tensors:
     """The sample tensors in each container."""
     match request.param:
@@ -42,7 +55,7 @@ def opened(request, tmp_path, tensors, torch_files) -> Tensors:
             np.savez_compressed(tmp_path / "x.npz", **tensors)
             return open_tensors(tmp_path / "x.npz")
         case name:
-            return torch_tensors(torch_files / name)
+            return made(torch_files.parent, name)
 
 
 def test_every_tensor_to_the_bit(opened, tensors):
@@ -128,14 +141,41 @@ def test_numbers_of_google_s_files(tmp_path):
         assert np.array_equal(part, arrays["Transformer/encoderblock_0/kernel"][1:3, :2])
 
 
-def test_a_file_is_known_by_its_bytes(tmp_path, torch_files, tensors):
-    for name in TORCH_FILES:
-        shutil.copy(torch_files / name, tmp_path / "pytorch_model.bin")
-        assert not_identical(dict(torch_tensors(tmp_path)), tensors) == ()
-    np.savez(tmp_path / "x.npz", **tensors)
-    (tmp_path / "x.npz").rename(tmp_path / "x.ckpt")
-    assert not_identical(dict(open_tensors(tmp_path / "x.ckpt")), tensors) == ()
-    # The safe container is preferred where a directory has both.
+@pytest.mark.parametrize("suffix", ["", ".bin", ".safetensors", ".pth", ".npz", ".tar", ".json", ".onnx"])
+def test_a_file_is_known_by_its_bytes(tmp_path, torch_files, tensors, suffix):
+    for name, (prefix, container) in MADE_FILES.items():
+        file = tmp_path / f"x{suffix}"
+        shutil.copy(torch_files.parent / name, file)
+        opened = open_tensors(file)
+        assert opened.container == container
+        assert not_identical(dict(opened.under(prefix)), tensors) == ()
+    with file.open("wb") as opened_file:
+        np.savez(opened_file, **tensors)
+    assert open_tensors(file).container == "npz"
+    assert not_identical(dict(open_tensors(file)), tensors) == ()
+    write_tensors(tmp_path, tensors)
+    (tmp_path / "model.safetensors").rename(file)
+    assert open_tensors(file).container == "safetensors"
+    assert not_identical(dict(open_tensors(file)), tensors) == ()
+
+
+def test_a_header_as_long_as_another_container_starts(tmp_path):
+    """The length comes first: 0x4B50 bytes look like a zip archive, 0x0280 like a pickle, 0x81 like msgpack."""
+    write_tensors(tmp_path, {"a": np.arange(4.0)})
+    whole = (tmp_path / "model.safetensors").read_bytes()
+    length = int.from_bytes(whole[:8], "little")
+    for longer in (0x4B50, 0x0280, 0x0181):
+        padded = longer.to_bytes(8, "little") + whole[8 : 8 + length].ljust(longer) + whole[8 + length :]
+        (tmp_path / "x.bin").write_bytes(padded)
+        assert open_tensors(tmp_path / "x.bin")["a"].tolist() == [0, 1, 2, 3]
+
+
+def test_what_a_directory_is_searched_for(tmp_path, torch_files):
+    """The safe container is preferred, and Flax's comes last."""
+    shutil.copy(torch_files.parent / "msgpack_files" / "model.msgpack", tmp_path / "flax_model.msgpack")
+    assert open_tensors(tmp_path).container == "msgpack"
+    shutil.copy(torch_files / "weights.pt", tmp_path / "pytorch_model.bin")
+    assert open_tensors(tmp_path).container == "torch"
     write_tensors(tmp_path, {"a": np.ones(3)})
     assert set(open_tensors(tmp_path)) == {"a"}
 
@@ -145,6 +185,36 @@ def test_shards_of_pytorch(tmp_path, torch_files, tensors):
     index = {"metadata": {}, "weight_map": dict.fromkeys(tensors, "pytorch_model-00001-of-00001.bin")}
     (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps(index))
     assert not_identical(dict(open_tensors(tmp_path)), tensors) == ()
+
+
+def test_shards_of_flax(tmp_path, torch_files, tensors):
+    """The index has slashes where the files have dictionaries in dictionaries."""
+    shutil.copy(torch_files.parent / "msgpack_files" / "model.msgpack", tmp_path / "flax_model-00001-of-00001.msgpack")
+    names = [name.replace(".", "/") for name in tensors]
+    index = {"metadata": {}, "weight_map": dict.fromkeys(names, "flax_model-00001-of-00001.msgpack")}
+    (tmp_path / "flax_model.msgpack.index.json").write_text(json.dumps(index))
+    opened = open_tensors(tmp_path)
+    assert opened.container == "msgpack"
+    assert not_identical(dict(opened), tensors) == ()
+    index["weight_map"]["blocks/0/x"] = "flax_model-00001-of-00001.msgpack"
+    (tmp_path / "flax_model.msgpack.index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match=r"index\.json: tensor 'blocks\.0\.x': expected in flax_model-00001"):
+        open_tensors(tmp_path)
+
+
+def test_pieces_of_a_large_array(torch_files, tensors):
+    """Parts of it that lie across the pieces are read without the rest."""
+    opened = open_tensors(torch_files.parent / "msgpack_files" / "checkpoint_1000")
+    array = opened.arrays["params.blocks.0.attn.qkv.weight"]
+    assert len(array.pieces) == 5
+    whole = tensors["blocks.0.attn.qkv.weight"]
+    for first in range(6):
+        for last in range(first, 7):
+            for column in range(4):
+                index = (slice(first, last), slice(column, 4))
+                assert np.array_equal(array.read(index), whole[index])
+    assert np.array_equal(opened["opt_state.0.mu.pos_embed"], tensors["pos_embed"])
+    assert opened.ignored == dict.fromkeys(["lr", "done", "opt_state.0.count"], "no tensor")
 
 
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)

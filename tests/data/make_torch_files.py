@@ -1,4 +1,4 @@
-"""Writes `torch_files/`: what `torch.save` of PyTorch 2.13 makes of `samples`, for environments without PyTorch.
+"""Writes `torch_files/`: what PyTorch 2.13 and NumPy 2 make of `samples`, for environments without PyTorch.
 
 `python tests/data/make_torch_files.py`
 """
@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import argparse
-from collections import OrderedDict
+import pickle
+import warnings
+from collections import Counter, OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -39,11 +41,44 @@ def training() -> dict[str, object]:
     }
 
 
+class Model(torch.nn.Module):
+    """The samples as what their names say in a module of modules."""
+
+    def __init__(self):
+        super().__init__()
+        for name, tensor in tensors().items():
+            *above, last = name.split(".")
+            inside: torch.nn.Module = self
+            for part in above:
+                if part not in dict(inside.named_children()):
+                    inside.add_module(part, torch.nn.Module())
+                inside = inside.get_submodule(part)
+            if last == "weight":
+                inside.register_parameter(last, torch.nn.Parameter(tensor))
+            else:
+                inside.register_buffer(last, tensor.detach())
+        self.register_buffer("volatile", torch.ones(2), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """What it computes is of no interest."""
+        return x + 1
+
+
 def main() -> None:
     DIRECTORY.mkdir(exist_ok=True)
     for name, value in {"weights": tensors(), "training": training()}.items():
         torch.save(value, DIRECTORY / f"{name}.pt")
         torch.save(value, DIRECTORY / f"{name}_legacy.pt", _use_new_zipfile_serialization=False)
+    torch.save({"model": Model(), "counts": Counter("aab")}, DIRECTORY / "module.pt")
+    warnings.simplefilter("ignore")  # of a deprecation
+    model = Model()
+    del model.volatile  # which a program can't leave out
+    torch.jit.trace(model, torch.ones(1)).save(str(DIRECTORY / "torchscript.pt"))
+    arrays = {name: np.array(value, order="F") for name, value in samples().items()}
+    for protocol in (2, 5):
+        whole = {"model": arrays, "__author__": "somebody", "seen": {(1, "a"): arrays["steps"].dtype}}
+        (DIRECTORY / f"arrays_{protocol}.pkl").write_bytes(pickle.dumps(whole, protocol))
+    (DIRECTORY / "tensors.pkl").write_bytes(pickle.dumps(tensors(), 4))
 
 
 if __name__ == "__main__":

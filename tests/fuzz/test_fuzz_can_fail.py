@@ -7,7 +7,9 @@ from collections import Counter
 
 import harness
 import pytest
+import test_fuzz_msgpack
 import test_fuzz_npz
+import test_fuzz_pickles
 import test_fuzz_safetensors
 import test_fuzz_torch
 from harness import BrokenError, attempt, read_case
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 
 from parity.checkpoints import CheckpointError, write_tensors
 from parity.checkpoints.containers.safetensors_file import WEIGHTS
+from parity.checkpoints.containers.stored import StoredArray
 
 CASES = settings(
     max_examples=300,
@@ -86,6 +89,34 @@ def test_a_name_that_weights_need_and_that_goes_unsaid_is_found(tmp_path, origin
     monkeypatch.setattr("parity.checkpoints.containers.pickle_file._tensor_of", lambda value: None)
     with pytest.raises(BROKEN):
         test_fuzz_torch.test_weights_that_need_a_name_are_refused_by_it(tmp_path, originals, "os system")
+
+
+def test_modules_read_as_plain_objects_are_found(folder, originals, monkeypatch):
+    monkeypatch.setattr("parity.checkpoints.containers.tree._MODULE", {"nothing has this"})
+    arguments = dict(data=test_fuzz_pickles.modules(), legacy=st.booleans(), above=st.just(""))
+    with pytest.raises(BROKEN):
+        run(test_fuzz_pickles.test_objects, folder=folder, originals=originals, **arguments)
+
+
+def test_arrays_in_the_wrong_order_are_found(folder, monkeypatch):
+    monkeypatch.setattr("parity.checkpoints.containers.pickle_numpy.c_strides", lambda shape, _: (0,) * len(shape))
+    with pytest.raises(BROKEN):
+        run(test_fuzz_pickles.test_arrays, folder=folder, data=test_fuzz_pickles.arrays())
+
+
+def test_pieces_taken_for_one_are_found(folder, monkeypatch):
+    def read(self, first, shape, strides):
+        return StoredArray._read(self, self.pieces[0][0] + first, shape, strides)
+
+    monkeypatch.setattr("parity.checkpoints.containers.msgpack_file.ChunkedArray._read", read)
+    with pytest.raises(BROKEN):
+        run(test_fuzz_msgpack.test_arrays, folder=folder, data=st.data())
+
+
+def test_values_within_each_other_without_an_end_are_found(folder, monkeypatch):
+    monkeypatch.setattr("parity.checkpoints.containers.msgpack_file._MAX_DEPTH", 10**9)
+    with pytest.raises(BROKEN, match="RecursionError instead of"):
+        test_fuzz_msgpack.test_values_without_an_end(folder, b"\x81\xa1a" + b"\x91" * 100_000 + b"\xc0")
 
 
 class Anything(int):

@@ -65,7 +65,7 @@ def read_npz(file: Path, found: Mapping[str, Member]) -> FileTensors:
             arrays[name.removesuffix(_SUFFIX)] = _array(member)
         except ValueError as error:
             raise CheckpointError(f"{file}: tensor {short(name.removesuffix(_SUFFIX))}: {error}") from None
-    return FileTensors(file, arrays)
+    return FileTensors(file, arrays, container="npz")
 
 
 def _array(member: Member) -> StoredArray:

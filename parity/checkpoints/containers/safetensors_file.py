@@ -78,7 +78,7 @@ def read_safetensors(file: Path) -> FileTensors:
     if position != end - start:
         last_name = f"tensor {short(max(regions)[2])}: " if regions else ""
         raise CheckpointError(f"{file}: {last_name}got {end - start} bytes of data, expected {position} by the header")
-    return FileTensors(file, arrays)
+    return FileTensors(file, arrays, container="safetensors")
 
 
 def write_tensors(

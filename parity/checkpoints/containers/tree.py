@@ -19,7 +19,7 @@ Found = TypeVar("Found")
 ALONE = "tensor"
 _MAX_DEPTH = 32
 # Characters of all paths that are made, each counted as somewhat more than it has.
-_MAX_TEXT = 100_000_000
+_MAX_TEXT = 60_000_000
 _ENTRY = 50
 
 
