@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from parity import checkpoints, configs
 from parity.checkpoints import CheckpointError, open_checkpoint, parameter_shapes
 from parity.checkpoints.formats.open_clip import DOCUMENT, NATIVE, WEIGHTS, _trunk_table
-from parity.checkpoints.formats.open_clip_config import _DEFAULTS, _REFUSED, _WITHOUT_EFFECT, understood
+from parity.checkpoints.formats.open_clip_config import _REFUSED, _WITHOUT_EFFECT, DEFAULTS, understood
 from parity.checkpoints.formats.translate import pair_up, their_shapes
 from parity.checks.timm_peer import float64_rope
 from parity.compare import not_identical
@@ -130,8 +130,8 @@ def test_the_comparison_can_fail(change, tmp_path):
 def test_every_field_of_its_config_is_known():
     """With open_clip's own defaults."""
     fields = dict(vars(CLIPVisionCfg()))
-    assert set(fields) == {*_DEFAULTS, *_REFUSED, *_WITHOUT_EFFECT}
-    assert {field: value for field, value in fields.items() if field not in _WITHOUT_EFFECT} == _DEFAULTS | _REFUSED
+    assert set(fields) == {*DEFAULTS, *_REFUSED, *_WITHOUT_EFFECT}
+    assert {field: value for field, value in fields.items() if field not in _WITHOUT_EFFECT} == DEFAULTS | _REFUSED
     images = PreprocessCfg()
     ours = understood({"model_cfg": {"embed_dim": OUT, "vision_cfg": VISION}})[0].preprocessing
     assert (ours.mean, ours.std, ours.interpolation) == (images.mean, images.std, images.interpolation)

@@ -10,36 +10,57 @@ Source: open_clip `transformer.py` (`VisionTransformer`), `timm_model.py`, `fact
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...configs import Config, name_of, replace
+from ... import configs
+from ...configs import Config, name_of
 from ..accounting import CheckpointError
+from ..assumed import Given, say
 from ..checkpoint import Checkpoint
-from ..containers.document import read_json
 from ..containers.files import WRITTEN_BY, Directory, is_by_us, write_directory
-from ..containers.tensors import open_tensors, shapes_of
 from ..shapes import Shape, parameter_shapes
-from .foreign import depth_of, grid_fields, hold_against, known, make, shape_of, translated
+from .foreign import hold_against, translated
 from .open_clip_config import native_document, trunk_document, understood
-from .timm import their_name
+from .open_clip_files import DOCUMENT, WEIGHTS, Document, find_document, weights_file
+from .open_clip_tensors import SCALARS, is_openai, own_config, trunk_config
+from .opened import Opened
+from .settled import images_of
+from .timm import our_name, their_name
 from .translate import Entry, Theirs, Unused, pair_up
+from .weights import Weights
 
-DOCUMENT = "open_clip_config.json"
-WEIGHTS = "open_clip_model.safetensors"
-# In the order in which open_clip looks for them.
-_FILES = (WEIGHTS, "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin", "open_clip_pytorch_model.pth")
+TRUNK = "visual.trunk."
+_PROJECTION = "visual.head.proj"
 _BLOCK = "visual.transformer.resblocks.{i}"
-_TRUNK = "visual.trunk."
+_KERNELS = ("visual.conv1.weight", f"{TRUNK}patch_embed.proj.weight")
+# What no tensor shows.
+_HIDDEN = ("num_heads", "act", "norm_eps", "global_pool")
 _TEXT = r"(text|transformer|token_embedding|ln_final|text_decoder)\..*|positional_embedding|text_projection|attn_mask"
 
 UNUSED = (
     Unused(rf"{_TEXT}|logit_scale|logit_bias", "text tower or temperature: the image tower alone is read"),
+    Unused("|".join(SCALARS), "a size that the tensors have, too"),
     Unused(r"visual\.trunk\..*relative_position_index", "follows from the grid"),
 )
+# Towers that can be told by a name, and are no model here.
+_OTHERS = {
+    r"visual\.layer1\.": "a ResNet, expected a Vision Transformer",
+    r"visual\.trunk\.(?:stem|stages)\.": "a convolutional tower of timm's, expected a flat Vision Transformer",
+    r"visual\.attn_pool": "attentional_pool of vision_cfg, as CoCa has it, which no model here has",
+    r"visual\..*\.attn\.logit_scale": "scaled_cosine_attn of vision_cfg, which no model here has",
+    r"visual\..*\.attn\.head_scale": "scale_heads of vision_cfg, which no model here has",
+    r"visual\..*\.ln_attn\.": "scale_attn of vision_cfg, which no model here has",
+    r"visual\.head\.mlp\.": "timm_proj=mlp of vision_cfg, which no model here has",
+    r"(?:classifier|heads?|fc|linear)\.": "a layer behind the image features; leave it out with --ignore '{top}.*'",
+    r"visual\..*\.lora_": "LoRA beside the weights; merge it into them (PEFT's merge_and_unload) and save again",
+}
 
 NATIVE = (
     Entry("cls_token", "visual.class_embedding", "d -> 1 1 d"),
@@ -66,49 +87,48 @@ NATIVE = (
 
 
 def is_open_clip(path: Path) -> bool:
-    """Whether a directory is one of open_clip's."""
-    return (path / DOCUMENT).is_file()
+    """Whether a directory is one of open_clip's: of its hub repositories, or a run of its training."""
+    return find_document(path) is not None
 
 
 TARGET = Directory(documents=(DOCUMENT,), is_ours=lambda path: is_by_us(path / DOCUMENT), weights=WEIGHTS)
 
 
-def has_open_clip_names(names: Mapping[str, Any]) -> bool:
+def has_open_clip_names(names: Iterable[str]) -> bool:
     """Whether the tensors of a lone file have the names of an open_clip image tower."""
-    return any(name.startswith((_TRUNK, "visual.conv1.", "visual.transformer.resblocks.")) for name in names)
+    return any(name.startswith((TRUNK, "visual.conv1.", "visual.transformer.resblocks.")) for name in names)
 
 
-def read(path: str | Path, *, model: str | None = None) -> Checkpoint:
-    """Opens open_clip's directory, or a file of its names; no tensor is read.
+def read(opened: Opened, given: Given) -> Checkpoint:
+    """Opens a directory of open_clip's, a run of its training, or a file of its names or OpenAI's; no tensor is read.
 
     Args:
-        path: The directory with `open_clip_config.json`, or a lone file.
-        model: A registered name, which a lone file needs: it doesn't show the GELU, say.
+        opened: The directory with `open_clip_config.json` or `params.txt`, a file of one, or a lone file.
+        given: What the user says; collects what is assumed.
 
     Raises:
-        CheckpointError: An option of open_clip's that no model here has, named; or tensors that don't fit.
+        CheckpointError: An option of open_clip's that no model here has, named; tensors that don't fit; a
+            contradiction; or what a lone file doesn't show.
     """
-    path = Path(path)
-    if path.is_dir():
-        file = path / DOCUMENT
-        document = read_json(file)
-        try:
-            config, name = understood(document)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise CheckpointError(f"{file}: {error}") from None
-        weights = next((path / file for file in _FILES if (path / file).is_file()), path)
-        tensors = open_tensors(weights)
-        table = _trunk_table(config, shapes_of(tensors), name) if name else NATIVE
-        return translated(path, config, table, tensors, unused=UNUSED, name=name, format="open_clip")
-    tensors = open_tensors(path)
-    like = known(model)
-    if like is None:
-        raise CheckpointError(f"{path}: a lone file doesn't say which model it is; name one, such as --model NAME")
-    shapes = shapes_of(tensors)
-    trunk = any(name.startswith(_TRUNK) for name in shapes)
-    config = _lone_trunk(shapes, like) if trunk else _lone_native(shapes, like, path)
-    table = _trunk_table(config, shapes, model or "") if trunk else NATIVE
-    return translated(path, config, table, tensors, unused=UNUSED, name=model, format="open_clip")
+    path = opened.path
+    document = find_document(path)
+    understood = None if document is None else _understood(document)
+    weights = _with_whole_names(opened.weights("open_clip", weights_file(path)))
+    _refuse_others(weights.shapes, path)
+    if understood is not None and document is not None:
+        config, name = understood[0], understood[1] or None
+        table = _trunk_table(config, weights.shapes) if name else NATIVE
+        config = _at_its_size(config, weights.shapes, given, document, path)
+        _hold_against_model(config, given, path, document.file.name)
+        given.assumed.extend(assumption for assumption in document.assumed if assumption.field not in given.fields)
+    elif any(name.startswith(TRUNK) for name in weights.shapes):
+        config, name = trunk_config(_trunk_shapes(weights.shapes), given, path=path), None
+        table = _trunk_table(config, weights.shapes)
+    else:
+        config, name, table = own_config(weights, given, NATIVE, path=path), None, NATIVE
+        if is_openai(weights):
+            _hold_against_model(config, given, path, "file")
+    return translated(weights, given, config, table, path=path, unused=UNUSED, name=name, format="open_clip")
 
 
 def write(
@@ -144,51 +164,72 @@ def write(
     write_directory(path, TARGET, Theirs(pairs, tensors), {DOCUMENT: document | WRITTEN_BY})
 
 
-def _lone_native(shapes: Mapping[str, Shape], like: Config, path: Path) -> Config:
-    """A native tower's config: sizes from the tensors, the rest from the named model."""
-    dim, channels, height, width = shape_of(shapes, "visual.conv1.weight", 4, path=path)
-    positions = shape_of(shapes, "visual.positional_embedding", 2, path=path)[0]
-    block = _BLOCK.format(i=0)
-    if like.embed_dim != dim:
+def _understood(document: Document) -> tuple[Config, str]:
+    try:
+        return understood(document.data)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{document.file}: {error}") from None
+
+
+def _with_whole_names(weights: Weights) -> Weights:
+    """With `visual.` before all names of a tower that was saved alone."""
+    if any(name.startswith("visual.") for name in weights.tensors):
+        return weights
+    arrays = {f"visual.{name}": array for name, array in weights.tensors.arrays.items()}
+    return replace(weights, tensors=replace(weights.tensors, arrays=arrays))
+
+
+def _refuse_others(shapes: Mapping[str, Shape], path: Path) -> None:
+    for name in shapes:
+        for pattern, what in _OTHERS.items():
+            if re.match(pattern, name):
+                raise CheckpointError(f"{path}: {name}: {what.format(top=name.partition('.')[0])}")
+
+
+def _hold_against_model(config: Config, given: Given, path: Path, source: str) -> None:
+    """What a file says comes before a model that is named; where they differ, one of the two is a mistake."""
+    for field in () if given.like is None else _HIDDEN:
+        ours, named = getattr(config, field), getattr(given.like, field)
+        if ours != named and field not in given.fields:
+            raise CheckpointError(
+                f"{path}: {field}: named model: {named!r}, {source}: {ours!r}; name no model, and say what is wrong in "
+                f"{source} by itself, such as --set {field}=VALUE"
+            )
+
+
+def _at_its_size(config: Config, shapes: Mapping[str, Shape], given: Given, document: Document, path: Path) -> Config:
+    """A document's config with the image size and the channels of the tensors, which fine-tuning may have changed."""
+    size = given.take("image_size") or config.image_size
+    partial = any(side % patch for side, patch in zip(size, config.patch_size, strict=True))
+    config = configs.replace(config, image_size=size, drop_partial_patches=partial)
+    count = shapes.get("visual.positional_embedding", (config.num_patches + 1,))[0]
+    if count != config.num_patches + 1:
+        side = math.isqrt(max(count - 1, 0))
+        whole = "x".join(str(side * patch) for patch in config.patch_size)
         raise CheckpointError(
-            f"{path}: visual.conv1.weight: got width {dim}, expected {like.embed_dim} of the named model"
+            f"{path}: visual.positional_embedding: got {count - 1} positions of patches, but {document.file.name} says "
+            f"image_size {size[0]}x{size[1]}, which has {config.num_patches}; for the size that the positions are of "
+            f"{say('image_size', value=whole if side * side == count - 1 else 'HEIGHTxWIDTH')}"
         )
-    fields = {
-        field: getattr(like, field)
-        for field in ("num_heads", "act", "norm_eps", "global_pool", "fc_norm", "final_norm")
-    }
-    return make(
-        path,
-        **fields,
-        **grid_fields(positions - 1, (height, width), like, path=path),
-        patch_size=(height, width),
-        in_chans=channels,
-        embed_dim=dim,
-        depth=depth_of(shapes, r"visual\.transformer\.resblocks\.(\d+)\."),
-        mlp_dim=shape_of(shapes, f"{block}.mlp.c_fc.weight", 2, path=path)[0],
-        num_classes=shape_of(shapes, "visual.proj", 2, path=path)[1],
-        patch_bias=False,
-        head_bias=False,
-        pre_norm="visual.ln_pre.weight" in shapes,
-        qk_norm=f"{block}.attn.ln_q.weight" in shapes,
-        attn_norm=f"{block}.attn.ln_inner.weight" in shapes,
-        mlp_norm=f"{block}.mlp.ln.weight" in shapes,
-        layer_scale_init=1e-5 if f"{block}.ls_1.gamma" in shapes else None,
-        preprocessing=like.preprocessing,
-    )
+    kernel = next((shapes[name] for name in _KERNELS if name in shapes), ())
+    if len(kernel) != 4 or kernel[1] == config.in_chans:
+        return config
+    images = images_of(given, kernel[1], known=config.preprocessing, usual=config.preprocessing, why="")
+    return configs.replace(config, in_chans=kernel[1], preprocessing=images)
 
 
-def _lone_trunk(shapes: Mapping[str, Shape], like: Config) -> Config:
-    for name, in_head in ((f"{_TRUNK}head.weight", False), ("visual.head.proj.weight", True)):
-        if name in shapes:
-            bias = name.replace(".weight", ".bias") in shapes
-            return replace(like, num_classes=shapes[name][0], head_bias=bias if in_head else like.head_bias)
-    return replace(like, num_classes=0)
+def _trunk_shapes(shapes: Mapping[str, Shape]) -> dict[str, Shape]:
+    """Canonical names of timm's behind a prefix, the projection as the head."""
+    found = {our_name(name.removeprefix(TRUNK)): shape for name, shape in shapes.items() if name.startswith(TRUNK)}
+    head = {name.replace(_PROJECTION, "head"): shape for name, shape in shapes.items() if name.startswith(_PROJECTION)}
+    return found | head
 
 
-def _trunk_table(config: Config, shapes: Mapping[str, Shape], architecture: str) -> tuple[Entry, ...]:
+def _trunk_table(config: Config, shapes: Mapping[str, Shape], architecture: str = "") -> tuple[Entry, ...]:
     """Names of timm behind a prefix, and the projection: in the trunk if it has timm's bias, else behind it."""
-    outside = "visual.head.proj.weight" in shapes if shapes else not config.head_bias
-    head = "visual.head.proj" if outside else f"{_TRUNK}head"
+    outside = f"{_PROJECTION}.weight" in shapes if shapes else not config.head_bias
+    head = _PROJECTION if outside else f"{TRUNK}head"
+    found = {our_name(name.removeprefix(TRUNK)): name for name in shapes if name.startswith(TRUNK)}
     names = [name for name in parameter_shapes(config) if not name.startswith("head.")]
-    return (Entry("head", head), *(Entry(name, _TRUNK + their_name(name, architecture)) for name in names))
+    entries = (Entry(name, found.get(name) or TRUNK + their_name(name, architecture)) for name in names)
+    return (Entry("head", head), *entries)

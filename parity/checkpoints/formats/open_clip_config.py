@@ -11,10 +11,11 @@ from typing import Any
 
 from ...configs import Config, Preprocessing, close_match, get, replace
 from ...configs.preprocessing import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, CropMode
-from .timm import norms_of
+from .open_clip_models import model_cfg
+from .timm_arguments import norms_of
 
 # Fields of `vision_cfg` with open_clip's defaults; what another value of it means is in `_native_config`.
-_DEFAULTS: dict[str, Any] = {
+DEFAULTS: dict[str, Any] = {
     "layers": 12,
     "width": 768,
     "head_width": 64,
@@ -73,14 +74,23 @@ def understood(document: Mapping[str, Any]) -> tuple[Config, str]:
             raise ValueError(f"vision_cfg.{field}: no model here has it, expected {value!r}")
     for field in _WITHOUT_EFFECT:
         given.pop(field, None)
-    if unknown := [field for field in given if field not in _DEFAULTS]:
-        raise ValueError(f"vision_cfg: unknown field {unknown[0]!r}{close_match(unknown[0], _DEFAULTS)}")
-    vision = _DEFAULTS | given
-    images = _preprocessing(document.get("preprocess_cfg") or {})
+    if unknown := [field for field in given if field not in DEFAULTS]:
+        raise ValueError(f"vision_cfg: unknown field {unknown[0]!r}{close_match(unknown[0], DEFAULTS)}")
+    vision = DEFAULTS | given
+    images = preprocessing(document.get("preprocess_cfg") or {})
     if vision["timm_model_name"]:
         name = vision["timm_model_name"].partition(".")[0]
         return _trunk_config(vision, name, model["embed_dim"], images), name
     return _native_config(vision, model["embed_dim"], bool(model.get("quick_gelu")), images), ""
+
+
+def named(model: str) -> Config | None:
+    """The config of a model by open_clip's name for it, such as `ViT-B-32-quickgelu`; None if it isn't one.
+
+    Preprocessing is open_clip's default, which belongs to no model but to weights.
+    """
+    found = model_cfg(model)
+    return None if found is None else understood({"model_cfg": found})[0]
 
 
 def _native_config(vision: Mapping[str, Any], out: int, quick_gelu: bool, images: Preprocessing) -> Config:
@@ -144,7 +154,12 @@ def _trunk_config(vision: Mapping[str, Any], architecture: str, out: int, images
     return replace(trunk, num_classes=out, head_bias=bool(vision["timm_proj_bias"]), preprocessing=images)
 
 
-def _preprocessing(settings: Mapping[str, Any]) -> Preprocessing:
+def preprocessing(settings: Mapping[str, Any]) -> Preprocessing:
+    """What `preprocess_cfg` means; open_clip's defaults for what it leaves out.
+
+    Raises:
+        ValueError: A value that isn't known.
+    """
     mode = settings.get("resize_mode", "shortest")
     if mode not in _MODES:
         raise ValueError(f"preprocess_cfg.resize_mode: got {mode!r}, expected one of {', '.join(_MODES)}")
@@ -178,7 +193,7 @@ def native_document(config: Config) -> dict[str, Any]:
         "scale_fc": config.mlp_norm,
     }
     # What is open_clip's default anyway needn't be said.
-    vision = {field: value for field, value in vision.items() if value != _DEFAULTS[field] and value != {"eps": 1e-5}}
+    vision = {field: value for field, value in vision.items() if value != DEFAULTS[field] and value != {"eps": 1e-5}}
     return _document(config, config.num_classes, vision)
 
 

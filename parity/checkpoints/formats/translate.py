@@ -186,6 +186,25 @@ def their_shapes(pairs: Sequence[Pair]) -> dict[str, Shape]:
     }
 
 
+def canonical_shapes(table: Sequence[Entry], shapes: Mapping[str, Shape]) -> dict[str, Shape]:
+    """Canonical names and shapes of what a table has of a file, from which a config can be made.
+
+    Args:
+        table: Entries with one name there and without merged axes; the first that fits counts.
+        shapes: Of the file's tensors. Such as no entry names are left out, and a shape that its layout doesn't fit
+            stays as it is.
+    """
+    patterns = [(_pattern(str(entry.theirs)), entry) for entry in table]
+    found = {}
+    for name, shape in shapes.items():
+        for pattern, entry in patterns:
+            if match := pattern.fullmatch(name):
+                numbers = {key: value for key, value in match.groupdict().items() if key != "last"}
+                found[entry.ours.format(**numbers) + (match.group("last") or "")] = _laid_out(shape, entry.layout)
+                break
+    return found
+
+
 class Ours(Tensors):
     """Their tensors by canonical name, in canonical layout; each is made when it is asked for.
 
@@ -334,8 +353,16 @@ def _order(made: tuple[Pair, int]) -> int:
     return pair.index or 0 if pair.part is None else pair.part[0]
 
 
-def _pattern(ours: str) -> re.Pattern[str]:
-    text = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>\\d+)", re.escape(ours))
+def _laid_out(shape: Shape, layout: str) -> Shape:
+    theirs, _, ours = layout.partition("->")
+    if len(theirs.split()) != len(shape):
+        return tuple(shape)
+    sizes = dict(zip(theirs.split(), shape, strict=True)) | {"1": 1}
+    return tuple(sizes[axis] for axis in ours.split())
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    text = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>\\d+)", re.escape(name))
     return re.compile(rf"{text}(?P<last>\.(?:weight|bias))?")
 
 
