@@ -37,6 +37,9 @@ from parity.compare import compare
 from parity.tolerances import FORWARD
 from vit_torch.state import from_numpy
 
+# The classes save no `preprocessor_config.json`, and nothing here asks for one.
+pytestmark = pytest.mark.filterwarnings("ignore::parity.checkpoints.AssumedWarning")
+
 LIMIT = FORWARD["float64"].limit
 
 Outputs = dict[str, np.ndarray]
