@@ -19,7 +19,7 @@ from ..checkpoints import Checkpoint, account, adapt, expect_floats, open_checkp
 from ..checkpoints.adapt import HEADS
 from ..checkpoints.containers.overlay import Overlay
 from ..checkpoints.containers.tensors import dtypes_of, shapes_of
-from ..checkpoints.formats.run import is_run
+from ..checkpoints.formats.run import is_run, read
 from ..configs import Config, replace, to_dict
 from ..configs.registry import jsonable
 from ..data import Source
@@ -28,7 +28,7 @@ from ..recipes.recipe import MODEL
 from .directory import checkpoint as checkpoint_of
 from .directory import read_recipe, steps
 from .metrics import read_metrics
-from .origin import Origin, model_of, read_origin
+from .origin import Origin, read_origin
 
 _SHOWN = 6
 
@@ -95,7 +95,7 @@ def begin(recipe: Recipe, data: Source, directory: Path | None = None, *, is_fir
 
     Raises:
         ValueError: The data doesn't fit the model, the recipe's changes don't fit the checkpoint, or a run would go on
-            in its own directory or with no steps left.
+            with no steps left.
         CheckpointError: The checkpoint can't be opened, or its tensors aren't those of its config.
     """
     if not recipe.init_from:
@@ -105,7 +105,7 @@ def begin(recipe: Recipe, data: Source, directory: Path | None = None, *, is_fir
         assert origin is not None  # the recipe has an init_from
         start = Start(recipe=recipe, config=origin.config, name=origin.name, origin=origin)
     else:
-        start = _from_checkpoint(recipe, data, directory, is_first=is_first)
+        start = _from_checkpoint(recipe, data, is_first=is_first)
     if start.config.num_classes != data.num_classes:
         started = f"the run that started from {recipe.init_from}"
         model = started if recipe.init_from else f"{recipe.model} with the recipe's overrides"
@@ -113,10 +113,8 @@ def begin(recipe: Recipe, data: Source, directory: Path | None = None, *, is_fir
     return start
 
 
-def _from_checkpoint(recipe: Recipe, data: Source, directory: Path | None, *, is_first: bool) -> Start:
+def _from_checkpoint(recipe: Recipe, data: Source, *, is_first: bool) -> Start:
     path = Path(recipe.init_from)
-    if directory is not None and path.resolve() in (directory.resolve(), *directory.resolve().parents):
-        raise ValueError(f"init_from: got {path}, which the run in {directory} would change; choose another directory")
     options = ({"model": recipe.model} if recipe.model else {}) | dict(recipe.init_options)
     checkpoint = open_checkpoint(recipe.init_from, target_size=recipe.changes().get("image_size"), **options)
     account(parameter_shapes(checkpoint.config), shapes_of(checkpoint.tensors), source=recipe.init_from)
@@ -167,9 +165,7 @@ def _adapted(recipe: Recipe, checkpoint: Checkpoint, data: Source) -> tuple[Conf
 def _differences(recipe: Recipe, config: Config, run: Path) -> list[str]:
     """What makes this another run than that one with more steps: the training, and the model as it comes out."""
     theirs = read_recipe(run)
-    old, _ = model_of(run, theirs, num_classes=config.num_classes)
-    one, other = to_dict(old), to_dict(config)
-    # The data's name says it where the classes differ.
+    one, other = to_dict(read(run).config), to_dict(config)
     fields = [f"{name}: {one[name]} there, {other[name]} here" for name in other if one[name] != other[name]]
     different = differences(theirs, recipe, apart_from=(*MODEL, "steps"))
     told = [line.partition(":")[0] for line in different]
@@ -180,8 +176,8 @@ def _differences(recipe: Recipe, config: Config, run: Path) -> list[str]:
 def _changes(checkpoint: Checkpoint, tensors: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
     """Names of the tensors that aren't the checkpoint's own: new heads, and what was resized."""
     changed = tensors.changed if isinstance(tensors, Overlay) and tensors is not checkpoint.tensors else ()
-    new = [name for name in changed if name.split(".")[0] in HEADS]
-    return {"new": new, "resized": [name for name in changed if name not in new]}
+    new = sorted(name for name in changed if name.split(".")[0] in HEADS)
+    return {"new": new, "resized": sorted(name for name in changed if name not in new)}
 
 
 def _format(checkpoint: Checkpoint, step: int | None) -> str:
