@@ -119,17 +119,18 @@ def evaluate(
 
     from rich.table import Table
 
+    from .. import checkpoints
     from ..data import eval_batches, open_source
 
     use_present_platform()
     source = open_source(data, split, data_dir=data_dir, folder=folder)
+    check_classes(checkpoints.open_checkpoint(path), source, path)
     packages = {"flax": ("vit_jax", "jax"), "torch": ("vit_torch", "torch")}
     chosen = [framework] if framework else [name for name, (_, needs) in packages.items() if find_spec(needs)]
     table = Table("framework", "images", "accuracy", "loss", box=None, header_style="bold")
     for name in chosen:
         package, _ = packages[name]
         model = import_module(package).load(path)
-        check_classes(model.config, source.num_classes, path, data)
         images = {"image_size": model.config.image_size, "preprocessing": model.config.preprocessing}
         batches = eval_batches(source.with_channels(model.config.in_chans), batch_size=batch_size, **images)
         result = import_module(f"{package}.evaluate").evaluate(model, batches)

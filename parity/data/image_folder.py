@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from parity.configs.image_folder import FolderOptions
+from parity.configs.image_folder import ClassOrder, FolderOptions
 from parity.data.decode import IMAGE_SUFFIXES, ImageWarning, decode
 from parity.data.source import Source
 
@@ -77,7 +77,7 @@ def _open(name: str, root: Path, split: str, options: FolderOptions) -> FolderSo
     if split not in splits:
         expected = f"one of its subfolders {_cut(splits)}{_hint(root, splits)}"
         raise ValueError(f"image folder {name}: got split {split!r}, expected {expected}")
-    classes = _in_order(name, _subfolders(root / split), options)
+    classes = _labelled(name, _subfolders(root / split), options)
     _check_splits(name, root, split, splits, classes)
     content = _Content(root / split)
     labels = [label for label, class_name in enumerate(classes) for _ in range(content.scan(class_name))]
@@ -165,9 +165,9 @@ class _Content:
             _warn(f"image folder {self.root}: {len(self.images)} images; {'; '.join(parts)}")
 
 
-def _in_order(name: str, classes: tuple[str, ...], options: FolderOptions) -> tuple[str, ...]:
+def _labelled(name: str, classes: tuple[str, ...], options: FolderOptions) -> tuple[str, ...]:
     """Class folders, sorted before, in the order of their labels."""
-    natural = tuple(sorted(classes, key=_natural_key))
+    natural = in_order(classes, "natural")
     if options.class_order is None and natural != classes:
         at = next(i for i, pair in enumerate(zip(classes, natural, strict=True)) if pair[0] != pair[1])
         _warn(
@@ -175,6 +175,11 @@ def _in_order(name: str, classes: tuple[str, ...], options: FolderOptions) -> tu
             f"is {natural[at]!r}; class_order 'natural' (timm) or 'sorted' ends this warning"
         )
     return natural if options.class_order == "natural" else classes
+
+
+def in_order(classes: Iterable[str], order: ClassOrder) -> tuple[str, ...]:
+    """Names of class folders in the order of their labels."""
+    return tuple(sorted(classes, key=_natural_key if order == "natural" else None))
 
 
 def _natural_key(name: str) -> list[str | int]:

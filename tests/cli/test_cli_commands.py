@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import pytest
 
 from parity import checkpoints, configs
 from parity.cli import main
+from parity.cli.common import check_classes
+from parity.configs.image_folder import FolderOptions
+from parity.data import open_source
 
 NAME = "vit_test"
 
@@ -184,3 +188,51 @@ def test_a_warning_is_one_line(tmp_path, capsys):
     assert first == f"warning: image folder {tmp_path}/pets/test: 1 images; not read: .txt: 1 (cat/b[0].txt)"
     assert (code, len(rest)) == (2, 1)
     assert rest[0].startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (
+            ("2", "10"),
+            r"label 0 of the head is '2', and of .*pets '10': the same classes in another order; --class-order n",
+        ),
+        (("cat", "Dog"), r"label 0 of the head is 'cat', and of .*pets 'Dog': .*; --class-order natural$"),
+        (
+            ("dog", "cat"),
+            r"label 0 of the head is 'dog', and of .*pets 'cat': .*; class folders must be named so that they",
+        ),
+    ],
+)
+def test_classes_in_another_order_than_those_of_the_head(labels, message, checkpoint, tmp_path):
+    opened = dataclasses.replace(checkpoints.open_checkpoint(checkpoint), source={"labels": list(labels)})
+    opened = dataclasses.replace(opened, config=configs.replace(opened.config, num_classes=2))
+    for name in labels:
+        (tmp_path / "pets/test" / name).mkdir(parents=True)
+        (tmp_path / "pets/test" / name / "x.png").touch()
+    source = open_source(str(tmp_path / "pets"), "test", folder=FolderOptions(class_order="sorted"))
+    with pytest.raises(ValueError, match=message) as caught:
+        check_classes(opened, source, "model")
+    if "--class-order natural" in str(caught.value):  # as it is advised
+        source = open_source(str(tmp_path / "pets"), "test", folder=FolderOptions(class_order="natural"))
+    else:
+        for number, name in enumerate(labels):
+            (tmp_path / "pets/test" / name).rename(tmp_path / "pets/test" / f"{number}_{name}")
+        source = open_source(str(tmp_path / "pets"), "test", folder=FolderOptions(class_order="sorted"))
+    check_classes(opened, source, "model")
+
+
+def test_a_head_of_another_number_of_classes(checkpoint, tmp_path):
+    (tmp_path / "pets/test/cat").mkdir(parents=True)
+    (tmp_path / "pets/test/cat/x.png").touch()
+    source = open_source(str(tmp_path / "pets"), "test")
+    opened = checkpoints.open_checkpoint(checkpoint)
+    with pytest.raises(
+        ValueError, match=rf"^model: got a head of {opened.config.num_classes} classes, but .*pets has 1$"
+    ):
+        check_classes(opened, source, "model")
+    headless = dataclasses.replace(opened, config=configs.replace(opened.config, num_classes=0))
+    with pytest.raises(
+        ValueError, match=r"^model: got a model without a head, expected one of the 1 classes of .*pets$"
+    ):
+        check_classes(headless, source, "model")
