@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from parity import runs
+from parity import outputs, runs
 from parity.checkpoints import CheckpointError
+from parity.checkpoints.containers.document import read_json
 from parity.recipes import Recipe
 from parity.runs import TrainingState
 from parity.runs.directory import (
@@ -65,7 +66,7 @@ class RunDirectory:
         if self._is_first:
             claim(path, recipe, origin)
             (path / CHECKPOINTS).mkdir(exist_ok=True)
-            for left_behind in (path / CHECKPOINTS).glob(f"*{_TEMPORARY}"):
+            for left_behind in (path / CHECKPOINTS).glob(f"[0-9]*{_TEMPORARY}"):
                 shutil.rmtree(left_behind)
 
     def restore(self, state: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
@@ -107,6 +108,7 @@ class RunDirectory:
             new / TORCH_STATE,
         )
         (new / TORCH_DATA).write_text(json.dumps(position) + "\n")
+        outputs.sync(new)
         # Names change when a checkpoint is whole and before it isn't any more, so a killed run leaves whole ones.
         new.rename(folder / str(step))
         for old in steps(self._path)[:-KEPT]:
@@ -136,7 +138,7 @@ def read_training(path: Path, *, step: int | None = None) -> TrainingState:
     file = found / TORCH_STATE
     try:
         saved = torch.load(file, map_location="cpu", weights_only=True)
-        data = json.loads((found / TORCH_DATA).read_text())
+        data = read_json(found / TORCH_DATA)
         moments, counts = _moments(saved["optimizer"], MOMENTS[recipe.optimizer.name])
         params, ema = _arrays(saved["params"]), None if saved["ema"] is None else _arrays(saved["ema"])
     except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, LookupError, TypeError, ValueError) as error:

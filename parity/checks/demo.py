@@ -21,10 +21,13 @@ import vit_torch.evaluate
 
 from .. import recipes
 from ..checkpoints import open_checkpoint
+from ..checkpoints.accounting import cut
+from ..checkpoints.containers.tensors import WEIGHTS
+from ..checkpoints.formats.native import CONFIG
 from ..data import Source, eval_batches, normalize, open_source, resize_and_crop
-from ..report import Report
-from ..runs.directory import RECIPE
-from ..runs.metrics import read_metrics
+from ..report import Report, check_place
+from ..runs.directory import CHECKPOINTS, RECIPE, claim
+from ..runs.metrics import METRICS, read_metrics
 from .document import write_part, write_summary
 from .gradients import check_gradients
 from .report import CheckReport
@@ -36,6 +39,11 @@ ACCURACY = 0.97
 DTYPES = ("float64", "float32")
 MESH = recipes.MeshShape(data=-1, fsdp=2)
 _IMAGES = 16
+# In a run that the demo made.
+_MARK = "demo.json"
+# What training leaves in a run's directory, and in that of its native checkpoint.
+_RUN = (_MARK, RECIPE, METRICS, CHECKPOINTS, "tensorboard", "model")
+_MODEL = (CONFIG, WEIGHTS)
 
 
 def run(directory: Path, *, accuracy: float = ACCURACY, **overrides: Any) -> int:
@@ -43,19 +51,24 @@ def run(directory: Path, *, accuracy: float = ACCURACY, **overrides: Any) -> int
 
     Args:
         directory: Gets `run` (metrics, Orbax checkpoints), `run/model` (the native checkpoint) and the report. A `run`
-            of an earlier demo there is replaced.
+            of an earlier demo there is replaced, unless somebody put files of their own there.
         accuracy: The least share of test images that each framework must classify rightly.
         overrides: Fields of the `digits` recipe to replace, such as `seed=1`.
 
     Returns:
         0 if the accuracy in both frameworks is at least `accuracy`, predictions agree and parity holds; else 1.
+
+    Raises:
+        ValueError: The directory can't be written to, or holds a run or a report that no demo made.
     """
     console = Console()
     started = time.perf_counter()
     recipe = recipes.get("digits", mesh=MESH, **overrides)
     folder = directory / "run"
-    if (folder / RECIPE).exists():
-        shutil.rmtree(folder)
+    check_place(directory)
+    _remove_earlier(folder)
+    claim(folder, recipe)
+    (folder / _MARK).write_text("{}\n")
 
     console.rule(f"1. Train {recipe.model} in Flax on {recipe.data.name}")
     trained = vit_jax.train.train(recipe, folder, console=console)
@@ -82,7 +95,7 @@ def run(directory: Path, *, accuracy: float = ACCURACY, **overrides: Any) -> int
         f"{jax.device_count()} devices ({_mesh(recipe)}). Its checkpoint `{folder.name}/{trained.model.name}` was then "
         "loaded by both."
     )
-    report.table(("claim", "holds"), [(claim, "yes" if holds else "**no**") for claim, holds in passed.items()])
+    report.table(("claim", "holds"), [(text, "yes" if holds else "**no**") for text, holds in passed.items()])
     _write_accuracy(report, source, flax, torch)
     report.heading("Training")
     report.figure("loss", _loss_figure(read_metrics(folder)), "Loss and test accuracy by step")
@@ -90,10 +103,23 @@ def run(directory: Path, *, accuracy: float = ACCURACY, **overrides: Any) -> int
     path = report.write(directory)
 
     seconds = time.perf_counter() - started
-    for claim, holds in passed.items():
-        console.print(f"[{'green' if holds else 'red'}]{'yes' if holds else 'NO '}[/]  {claim}")
+    for text, holds in passed.items():
+        console.print(f"[{'green' if holds else 'red'}]{'yes' if holds else 'NO '}[/]  {text}")
     console.print(f"{seconds:.0f} s; report in {path}")
     return 0 if all(passed.values()) else 1
+
+
+def _remove_earlier(folder: Path) -> None:
+    """Removes the run of an earlier demo; raises ValueError for anything that no demo made."""
+    if not folder.exists():
+        return
+    found = {str(child.relative_to(folder)) for child in (*folder.iterdir(), *folder.glob("model/*"))}
+    if found and _MARK not in found:
+        raise ValueError(f"{folder}: holds what no demo made; choose another --directory, or remove it")
+    if others := sorted(found - {*_RUN, *(f"model/{name}" for name in _MODEL)}):
+        raise ValueError(f"{folder}: holds {cut(others)} beside an earlier demo's run; move it elsewhere")
+    for child in folder.iterdir():  # the folder itself may be a link
+        shutil.rmtree(child) if child.is_dir() and not child.is_symlink() else child.unlink()
 
 
 def _mesh(recipe: recipes.Recipe) -> str:

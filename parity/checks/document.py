@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from .. import outputs
 from ..report import Report
 from .report import CheckReport, figure, to_json
 
@@ -39,7 +40,7 @@ def write_document(reports: Sequence[CheckReport], directory: str | Path) -> Pat
     for report in reports:
         _write_level(document, report)
     path = document.write(directory)
-    (directory / "report.json").write_text(to_json(reports), encoding="utf-8")
+    outputs.write_text(directory / "report.json", to_json(reports))
     return path
 
 

@@ -18,7 +18,9 @@ import json
 from pathlib import Path
 from typing import Literal
 
+from .. import outputs
 from ..checkpoints import CheckpointError
+from ..checkpoints.containers.document import read_json
 from ..recipes import Recipe, differences, from_dict, to_dict
 from .origin import Origin
 
@@ -45,9 +47,14 @@ def check(path: Path, recipe: Recipe, *, resume: bool, framework: Framework) -> 
         framework: That wants to train.
 
     Raises:
-        ValueError: There is a run of another recipe (names the fields that differ) or of the other framework (names the
-            command that converts it), a run at all without `resume`, or something that is no run.
+        ValueError: The run would start from the directory itself, or from one around it, and change it; or there is a
+            run of another recipe (names the fields that differ) or of the other framework (names the command that
+            converts it), a run at all without `resume`, or something that is no run.
     """
+    if recipe.init_from and Path(recipe.init_from).resolve() in (path.resolve(), *path.resolve().parents):
+        raise ValueError(
+            f"init_from: got {recipe.init_from}, which a run in {path} would change; choose another directory"
+        )
     if not path.exists() or not any(path.iterdir()):
         return
     if not (path / RECIPE).exists():
@@ -73,9 +80,7 @@ def claim(path: Path, recipe: Recipe, origin: Origin | None = None) -> None:
     One process does it.
     """
     path.mkdir(parents=True, exist_ok=True)
-    temporary = path / f"{RECIPE}.tmp"
-    temporary.write_text(json.dumps(to_dict(recipe), indent=2) + "\n")
-    temporary.replace(path / RECIPE)
+    outputs.write_text(path / RECIPE, json.dumps(to_dict(recipe), indent=2) + "\n")
     if origin is not None and not steps(path):
         origin.write(path)
 
@@ -88,8 +93,10 @@ def read_recipe(path: str | Path) -> Recipe:
     """
     file = Path(path) / RECIPE
     try:
-        return from_dict(json.loads(file.read_text()))
-    except (OSError, ValueError, RecursionError) as error:
+        return from_dict(read_json(file))
+    except CheckpointError:
+        raise
+    except ValueError as error:
         raise CheckpointError(f"{file}: not the recipe of a run: {error}") from None
 
 

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
 
+from .. import outputs
+
 METRICS = "metrics.jsonl"
 
 
@@ -147,14 +149,30 @@ class Reporter:
 
 
 def read_metrics(directory: str | Path) -> list[dict[str, float]]:
-    """The lines of a run's `metrics.jsonl`; a last line that was cut off is left out."""
+    """The lines of a run's `metrics.jsonl`; a last line that was cut off is left out.
+
+    Raises:
+        ValueError: A line that isn't one of a run's; names it.
+    """
     path = Path(directory) / METRICS
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    records = [_record(line) for line in lines if line.endswith("\n")]
+    if None in records:
+        number = records.index(None)
+        got = f"got {lines[number][:40]!r}, expected a JSON object with a step"
+        raise ValueError(f"{path}: line {number + 1}: {got}")
+    return [record for record in records if record is not None]
+
+
+def _record(line: str) -> dict[str, float] | None:
+    """A line's metrics; None where there are none."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) and isinstance(found.get("step"), int) else None
 
 
 def write_lines(directory: Path, lines: Iterable[Mapping[str, Any]]) -> None:
     """Writes a run's `metrics.jsonl`, whole or not at all."""
-    temporary = directory / f"{METRICS}.tmp"
-    temporary.write_text("".join(json.dumps(record) + "\n" for record in lines))
-    temporary.replace(directory / METRICS)
+    outputs.write_text(directory / METRICS, "".join(json.dumps(record) + "\n" for record in lines))

@@ -20,7 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .. import outputs
 from ..checkpoints import CheckpointError
+from ..checkpoints.containers.document import read_json
 from ..configs import Config, from_dict, to_dict
 from ..recipes import Recipe
 
@@ -44,9 +46,7 @@ class Origin:
     def write(self, run: Path) -> None:
         """Writes `init.json` to a run's directory, whole or not at all."""
         data = {"name": self.name, "config": to_dict(self.config), "source": dict(self.record)}
-        temporary = run / f"{INIT}.tmp"
-        temporary.write_text(json.dumps(data, indent=2) + "\n")
-        temporary.replace(run / INIT)
+        outputs.write_text(run / INIT, json.dumps(data, indent=2) + "\n")
 
 
 def read_origin(run: Path, recipe: Recipe) -> Origin | None:
@@ -62,10 +62,10 @@ def read_origin(run: Path, recipe: Recipe) -> Origin | None:
     if not recipe.init_from:
         return None
     file = run / INIT
+    data = read_json(file)
     try:
-        data = json.loads(file.read_text())
         return Origin(config=from_dict(data["config"]), name=str(data["name"]), record=dict(data["source"]))
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError) as error:
         raise CheckpointError(f"{file}: doesn't say what the run started from: {error}") from None
 
 

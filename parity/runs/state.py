@@ -8,7 +8,6 @@ rates are functions of the recipe and the step; there is no other state of them.
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import outputs
 from ..checkpoints import CheckpointError, account, parameter_shapes, shapes_of
 from ..configs import Config, close_match
 from ..recipes import MOMENTS, Recipe
@@ -122,16 +122,12 @@ def write_training(state: TrainingState, directory: str | Path, *, to: Framework
     directory = Path(directory)
     if to not in FRAMEWORKS:
         raise ValueError(f"to: got {to!r}, expected one of {', '.join(FRAMEWORKS)}{close_match(to, FRAMEWORKS)}")
-    if directory.exists():
-        raise CheckpointError(f"{directory}: exists; choose another directory for the run")
+    _check_new(directory)
     state.check(source=f"the state for {directory}")
     framework = _framework(to, directory)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent) as scratch:
-        new = Path(scratch) / "new"
+    with outputs.whole_directory(directory) as new:
         framework.write_training(state, new)
         write_lines(new, state.metrics)
-        new.rename(directory)
 
 
 def convert_training(src: str | Path, dst: str | Path, *, to: Framework, step: int | None = None) -> TrainingState:
@@ -151,11 +147,19 @@ def convert_training(src: str | Path, dst: str | Path, *, to: Framework, step: i
         CheckpointError: As `read_training` and `write_training`, or the run is one of that framework already.
     """
     src = Path(src)
+    _check_new(dst)
     if directories.framework_of(src) == to:
         raise CheckpointError(f"{src}: to: got {to}, and the checkpoints there are {NAMES[to]}'s already")
     state = read_training(src, step=step)
     write_training(state, dst, to=to)
     return state
+
+
+def _check_new(directory: str | Path) -> None:
+    try:
+        outputs.check_new(directory)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from None
 
 
 def _framework(framework: Framework, path: Path) -> Any:
