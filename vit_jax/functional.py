@@ -6,7 +6,7 @@ names that the twin and the native checkpoint use. PyTorch has `torch.func.funct
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import jax
 from flax import nnx
@@ -19,12 +19,19 @@ Params = dict[str, jax.Array]
 
 def params_of(model: Model) -> Params:
     """The arrays of a model by canonical name."""
-    return {name: variable[...] for name, variable, _, _ in named_leaves(model)}
+    return {name: variable[...] for name, variable in _parameters(model)}
 
 
 def bind(model: Model, params: Mapping[str, jax.Array]) -> Model:
     """A new model with these parameters; the given one, which may be abstract, is unchanged."""
     bound = nnx.clone(model)
-    for name, variable, _, _ in list(named_leaves(bound)):
+    for name, variable in list(_parameters(bound)):
         variable.set_value(params[name])
     return bound
+
+
+def _parameters(model: Model) -> Iterator[tuple[str, nnx.Param]]:
+    """Statistics aren't differentiated; they stay with the model."""
+    for name, variable, _, _ in named_leaves(model):
+        if isinstance(variable, nnx.Param):
+            yield name, variable

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from parity.recipes import MOMENTS, Optimizer, decays, learning_rate_scale
+from parity.recipes.rules import expect_trainable
 
 from .functional import Params
 from .models import Model
@@ -23,7 +24,11 @@ def make_optimizer(optimizer: Optimizer, model: Model, *, steps: int) -> optax.G
         optimizer: Every number.
         model: Gives names and shapes; may be abstract.
         steps: Of the whole run.
+
+    Raises:
+        ValueError: The model has statistics, which no step would update.
     """
+    expect_trainable(model.config)
     clip = [] if optimizer.clip_norm is None else [optax.clip_by_global_norm(optimizer.clip_norm)]
     decay = optax.add_decayed_weights(optimizer.weight_decay, mask=decay_mask(model))
     rule = (

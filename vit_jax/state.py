@@ -1,6 +1,6 @@
-"""A model's parameters by canonical name, as NumPy arrays in the canonical layout. Twin: `vit_torch/state.py`.
+"""A model's parameters and statistics by canonical name, as NumPy arrays in the canonical layout.
 
-The correspondence is a property of the layers (`leaves`); no model has a table.
+Twin: `vit_torch/state.py`. The correspondence is a property of the layers (`leaves`); no model has a table.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ Place = Callable[[str, tuple[int, ...], Callable[..., np.ndarray]], jax.Array]
 
 
 def named_leaves(model: nnx.Module) -> Iterator[tuple[str, nnx.Variable, Leaf, nnx.Module]]:
-    """Canonical name, variable, rule and owner of each parameter, in the order of the path."""
+    """Canonical name, variable, rule and owner of each parameter and statistic, in the order of the path."""
     for path, module in nnx.iter_modules(model):
         rules = getattr(type(module), "leaves", {})
         for attribute, variable in vars(module).items():
-            if isinstance(variable, nnx.Param):
+            if isinstance(variable, nnx.Param | nnx.BatchStat):
                 axes = " ".join(f"a{i}" for i in range(variable.ndim))
                 rule = rules.get(attribute, Leaf(attribute, f"{axes} -> {axes}"))
                 yield ".".join(map(str, (*path, rule.name))), variable, rule, module
 
 
 def canonical_shapes(model: Model) -> dict[str, tuple[int, ...]]:
-    """Canonical name and shape of each parameter; allocates nothing, so the model may be abstract."""
+    """Canonical name and shape of each parameter and statistic; allocates nothing, so the model may be abstract."""
     return {name: rule.canonical_shape(variable.shape) for name, variable, rule, _ in named_leaves(model)}
 
 
 def state_dict(model: Model) -> dict[str, np.ndarray]:
-    """Each parameter in the canonical layout."""
+    """Each parameter and statistic in the canonical layout."""
     return {
         name: np.ascontiguousarray(rule.to_canonical(np.asarray(variable[...])))
         for name, variable, rule, _ in named_leaves(model)
@@ -53,7 +53,7 @@ def load_state_dict(
     source: str = "the tensors",
     place: Place | None = None,
 ) -> None:
-    """Sets every parameter, in the precision of the tensors.
+    """Sets every parameter and statistic, in the precision of the tensors.
 
     Args:
         model: Concrete or abstract; changed in place.

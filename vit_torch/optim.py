@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from parity import recipes
 from parity.recipes import Optimizer, decays, learning_rate_scale
+from parity.recipes.rules import expect_trainable
 
 from .models import Model
 from .state import canonical_shapes
@@ -24,7 +25,11 @@ def make_optimizer(optimizer: Optimizer, model: Model, *, steps: int) -> torch.o
         optimizer: Every number.
         model: Gives parameters and their names.
         steps: Of the whole run.
+
+    Raises:
+        ValueError: The model has statistics, which no step would update.
     """
+    expect_trainable(model.config)
     decay, scales = decay_mask(model), learning_rate_scales(model, optimizer.layer_decay)
     groups: dict[tuple[float, bool], list[tuple[str, nn.Parameter]]] = {}
     for name, parameter in model.named_parameters():

@@ -28,6 +28,8 @@ from flax import nnx
 from torch import nn
 
 import vit_torch.state
+from vit_torch.layers.norm import BatchNorm
+from vit_torch.layers.stem import StemBlock
 
 from .twins import DTYPES, exact_jax
 
@@ -37,6 +39,8 @@ INPUT = ":input"
 _PATH = "_captured_path"
 # Modules of PyTorch whose four-dimensional arrays are (b, c, h, w).
 _CHANNELS_FIRST = (
+    StemBlock,
+    BatchNorm,
     nn.Conv2d,
     nn.BatchNorm2d,
     nn.GroupNorm,

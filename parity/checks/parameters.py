@@ -39,6 +39,8 @@ def _random(name: str, shape: Shape, seed: int) -> np.ndarray:
         return 0.2 * value
     if kind.startswith("lambda_"):  # their products go through exp
         return 0.1 * value
+    if kind == "running_var":  # of BatchNorm
+        return 0.5 + value**2
     if kind == "gamma":  # LayerScale
         return 0.7 + 0.1 * value
     if kind == "weight" and len(shape) == 1:  # a norm's scale

@@ -45,11 +45,12 @@ def distinct_options(names: Iterable[str], depth: int) -> dict[Config, list[str]
 
 def narrow(config: Config) -> Config:
     """A config with the same options at one small width."""
+    patch_size = (4, 8) if config.stem == "patch" else config.patch_size
     kv_heads = config.num_kv_heads and tuple(4 * heads // config.num_heads for heads in config.num_kv_heads)
     return configs.replace(
         config,
-        patch_size=(4, 8),
-        image_size=tuple(side * patches for side, patches in zip((4, 8), GRID, strict=True)),
+        patch_size=patch_size,
+        image_size=tuple(side * patches for side, patches in zip(patch_size, GRID, strict=True)),
         embed_dim=48,
         num_heads=4,
         num_kv_heads=kv_heads,

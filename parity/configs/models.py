@@ -370,6 +370,10 @@ VIT: dict[str, Fields] = {
     | dict(global_pool="avg", final_norm=False, fc_norm=True),
     "vit_test_shared_bias": size(48, 3, 4, 80, block="res_post")
     | at((4, 8), (24, 40), num_classes=10, rel_pos_bias="shared", pre_logits_dim=20, head_bias=False),
+    "vit_test_conv_stem": size(48, 3, 4, 80)
+    | at(4, (24, 40), num_classes=10, stem="conv", stem_convs=((12, 3, 2), (20, 5, 1), (28, 3, 2))),
+    "vit_test_hmlp_stem": size(48, 3, 4, 80)
+    | at(16, (48, 80), num_classes=10, stem="hmlp", pos_embed_prefix="none", layer_scale_init=0.1),
     "vit_test_token_avg": size(48, 3, 4, 80)
     | DINOV2_REG
     | at((4, 8), (24, 40), num_classes=10, global_pool="token_avg"),

@@ -11,6 +11,7 @@ from typing import Literal, get_args
 from .fields import check_fields, shown
 from .preprocessing import Preprocessing
 from .rope import Rope
+from .stem import Stem, StemConv, as_stem_convs, check_stem
 
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "silu"]
 Norm = Literal["layernorm", "rmsnorm"]
@@ -39,6 +40,11 @@ class VitConfig:
     Attributes:
         image_size: Height and width in pixels; an integer means a square.
         patch_size: Height and width in pixels; divides `image_size`.
+        stem: What embeds patches: one convolution over each (`patch`), several convolutions with BatchNorm and ReLU
+            (`conv`: torchvision's), or with BatchNorm and GELU (`hmlp`: DeiT III's, whose patches are 16 x 16).
+        stem_convs: Channels, kernel and stride of each convolution of `conv`, before one of 1 x 1 to `embed_dim`; their
+            strides multiply to `patch_size`.
+        stem_norm_eps: Epsilon of its BatchNorm.
         drop_partial_patches: Accept an `image_size` that `patch_size` doesn't divide and ignore the pixels right and
             below of the last whole patch (SigLIP So400m/14 at 384).
         dynamic_image_size: Take images of any whole number of patches; positions are resized as they run.
@@ -103,6 +109,9 @@ class VitConfig:
 
     image_size: tuple[int, int] = (224, 224)
     patch_size: tuple[int, int] = (16, 16)
+    stem: Stem = "patch"
+    stem_convs: tuple[StemConv, ...] = ()
+    stem_norm_eps: float = 1e-5
     drop_partial_patches: bool = False
     dynamic_image_size: bool = False
     in_chans: int = 3
@@ -206,6 +215,7 @@ class VitConfig:
         """Raises ValueError, naming the field, where the fields don't make a model."""
         for name in ("image_size", "patch_size"):
             object.__setattr__(self, name, _pair(name, getattr(self, name)))
+        object.__setattr__(self, "stem_convs", as_stem_convs(self.stem_convs))
         check_fields(self)
         for name in ("in_chans", "embed_dim", "depth", "num_heads", "mlp_dim"):
             value = getattr(self, name)
@@ -221,8 +231,8 @@ class VitConfig:
             value = getattr(self, name)
             valid = value is None or (isinstance(value, int) and value >= 1)
             _expect(valid, name, repr(value), "a positive integer, or none")
-        positive = isinstance(self.norm_eps, int | float) and self.norm_eps > 0
-        _expect(positive, "norm_eps", repr(self.norm_eps), "a value above 0")
+        for name in ("norm_eps", "stem_norm_eps"):
+            _expect(getattr(self, name) > 0, name, repr(getattr(self, name)), "a value above 0")
         for name in _SWITCHES:
             _expect(isinstance(getattr(self, name), bool), name, repr(getattr(self, name)), "true or false")
         for name, choices in _CHOICES.items():
@@ -230,6 +240,7 @@ class VitConfig:
         self._check_shapes()
 
     def _check_shapes(self) -> None:
+        check_stem(self)
         for image, patch in zip(self.image_size, self.patch_size, strict=True):
             fits = image >= patch if self.drop_partial_patches else image % patch == 0
             _expect(fits, "image_size", self.image_size, f"multiples of patch_size {self.patch_size}")
@@ -322,6 +333,7 @@ _SWITCHES = (
 _CHOICES: dict[str, tuple[str, ...]] = {
     name: get_args(kind)
     for name, kind in (
+        ("stem", Stem),
         ("block", BlockKind),
         ("mlp", MlpKind),
         ("act", Activation),

@@ -5,12 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from ..configs import Config
 from .recipe import Optimizer
 
 # What each optimiser remembers of a tensor, in optax's words.
 MOMENTS: dict[str, tuple[str, ...]] = {"adamw": ("mu", "nu"), "sgd": ("trace",)}
 # What comes after the blocks, by the first part of its name; anything else outside of the blocks comes before them.
 _AFTER_BLOCKS = ("norm", "cls_norm", "fc_norm", "attn_pool", "pre_logits", "head", "head_dist")
+
+
+def expect_trainable(config: Config) -> None:
+    """Raises ValueError for a model with BatchNorm, whose statistics training would have to update."""
+    if config.stem != "patch":
+        expected = "'patch' for training, which doesn't update the statistics of BatchNorm"
+        raise ValueError(f"stem: got {config.stem!r}, expected {expected}")
 
 
 def decays(name: str, shape: Sequence[int]) -> bool:

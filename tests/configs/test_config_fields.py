@@ -63,6 +63,30 @@ BAD_FIELDS = [
         {"pos_embed": "sincos2d", "embed_dim": 6, "num_heads": 1},
         r"^embed_dim: got 6, expected a multiple of 4 with sin-cos positions$",
     ),
+    ({"stem": "resnet"}, r"^stem: got 'resnet', expected one of patch, conv, hmlp$"),
+    ({"stem": "conv"}, r"^stem_convs: got \(\), expected one or more \(channels, kernel, stride\) with stem 'conv'$"),
+    ({"stem_convs": ((8, 3, 2),)}, r"^stem_convs: got \(\(8, 3, 2\),\), expected none with stem 'patch'$"),
+    ({"stem_convs": 3}, r"^stem_convs: got 3, expected \(channels, kernel, stride\) each, positive integers$"),
+    ({"stem_convs": [[8, 3]]}, r"^stem_convs: got \[\[8, 3\]\], expected \(channels, kernel, stride\) each, positive"),
+    (
+        {"stem_convs": [[8, 3, True]]},
+        r"^stem_convs: got \[\[8, 3, True\]\], expected \(channels, kernel, stride\) each",
+    ),
+    (
+        {"stem": "conv", "stem_convs": ((8, 3, 8),)},
+        r"^patch_size: got \(16, 16\), expected \(8, 8\), the stride of stem",
+    ),
+    (
+        {"stem": "conv", "stem_convs": ((8, 3, 16), (9, 2, 1))},
+        r"^stem_convs: got .*, expected odd kernels where the str",
+    ),
+    (
+        {"stem": "conv", "stem_convs": ((8, 3, 16),), "drop_partial_patches": True},
+        r"^drop_partial_patches: got True, expected false with stem 'conv'",
+    ),
+    ({"stem": "hmlp", "patch_size": 8}, r"^patch_size: got \(8, 8\), expected \(16, 16\), the stride of stem 'hmlp'$"),
+    ({"stem": "hmlp", "embed_dim": 766, "num_heads": 1}, r"^embed_dim: got 766, expected a multiple of 4 with stem 'h"),
+    ({"stem_norm_eps": 0.0}, r"^stem_norm_eps: got 0.0, expected a value above 0$"),
     ({"in_chans": 4}, r"^preprocessing.mean: got 3 channels, expected 1 or 4$"),
 ]
 
@@ -135,6 +159,8 @@ def test_configs_are_frozen_hashable_values():
 
 
 def test_lists_become_the_same_value_as_tuples():
+    convs = {"stem": "conv", "patch_size": 4}
+    assert VitConfig(stem_convs=[[8, 3, 4]], **convs) == VitConfig(stem_convs=((8, 3, 4),), **convs)
     assert VitConfig(image_size=[32, 48]) == VitConfig(image_size=(32, 48))
     assert hash(VitConfig(image_size=[32, 48])) == hash(VitConfig(image_size=(32, 48)))
 

@@ -36,7 +36,9 @@ def make_model() -> Callable[..., Model]:
         model = nnx.eval_shape(lambda: vit_jax.create_model(which, rngs=nnx.Rngs(0), execution=execution, **overrides))
         rng = np.random.default_rng(0)
         shapes = canonical_shapes(model)
-        load_state_dict(model, {key: rng.normal(0, 0.3, shape).astype(dtype) for key, shape in shapes.items()})
+        values = {key: rng.normal(0, 0.3, shape).astype(dtype) for key, shape in shapes.items()}
+        # A variance is positive.
+        load_state_dict(model, {k: np.abs(v) if k.endswith("running_var") else v for k, v in values.items()})
         return model
 
     return make

@@ -131,7 +131,7 @@ def test_parameters_have_axes_and_a_rule_for_their_canonical_form(name, make_mod
         canonical = rule.to_canonical(value)
         assert canonical.shape == rule.canonical_shape(value.shape)
         np.testing.assert_array_equal(rule.from_canonical(canonical, value.shape), value)
-    assert len(seen) == len(set(seen)) == len(jax.tree.leaves(nnx.state(model, nnx.Param)))
+    assert len(seen) == len(set(seen)) == len(jax.tree.leaves(nnx.state(model)))
 
 
 def test_a_model_is_a_pytree_and_works_under_jit(make_model, make_images):

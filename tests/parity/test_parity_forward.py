@@ -38,7 +38,14 @@ EXECUTIONS = {
 
 
 # Each kind of norm, activation, attention, position and pooling; docs/parity.md has all models in every precision.
-IN_EVERY_PRECISION = ("vit_test", "vit_test_dinov3", "vit_test_swiglu", "vit_test_map", "vit_test_scaling_differential")
+IN_EVERY_PRECISION = (
+    "vit_test",
+    "vit_test_dinov3",
+    "vit_test_swiglu",
+    "vit_test_map",
+    "vit_test_scaling_differential",
+    "vit_test_conv_stem",
+)
 
 
 @pytest.mark.parametrize("name", [*TEST_MODELS, "vit_digits"])

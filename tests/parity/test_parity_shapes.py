@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import jax
 import pytest
 from flax import nnx
@@ -13,6 +11,7 @@ import vit_jax.state
 import vit_torch
 import vit_torch.state
 from parity import checkpoints, configs
+from parity.checkpoints.shapes import is_statistic
 from parity.checks.reduced import distinct_options
 
 NAMES = configs.names()
@@ -30,11 +29,12 @@ def check(config):
     shapes = vit_jax.state.canonical_shapes(left)
     assert shapes == vit_torch.state.canonical_shapes(right) == checkpoints.parameter_shapes(config)
     # A Flax leaf may have more axes; it may not have more numbers.
-    count = sum(math.prod(shape) for shape in shapes.values())
+    count = checkpoints.parameter_count(config)
     assert sum(leaf.size for leaf in leaves) == count == sum(p.numel() for p in right.parameters())
-    # And nothing but parameters.
-    assert len(jax.tree.leaves(nnx.state(left))) == len(leaves)
-    assert not list(right.buffers())
+    # And nothing but parameters and statistics.
+    statistics = {name for name in shapes if is_statistic(name)}
+    assert len(jax.tree.leaves(nnx.state(left))) == len(leaves) + len(statistics) == len(shapes)
+    assert {name for name, _ in right.named_buffers()} == statistics
 
 
 @pytest.mark.parametrize("config", GROUPS, ids=[names[0] for names in GROUPS.values()])

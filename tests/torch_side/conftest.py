@@ -25,7 +25,9 @@ def make_model() -> Callable[..., Model]:
     ) -> Model:
         model = vit_torch.create_model(name, device="meta", execution=execution, **overrides)
         rng = np.random.default_rng(0)
-        load_state_dict(model, {key: rng.normal(0, 0.3, shape) for key, shape in canonical_shapes(model).items()})
+        values = {key: rng.normal(0, 0.3, shape) for key, shape in canonical_shapes(model).items()}
+        # A variance is positive.
+        load_state_dict(model, {k: np.abs(v) if k.endswith("running_var") else v for k, v in values.items()})
         return model.to(dtype).eval()
 
     return make

@@ -30,4 +30,15 @@ def silu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     return jax.nn.silu(x)
 
 
-ACTIVATIONS: dict[str, Activation] = {"gelu": gelu, "gelu_tanh": gelu_tanh, "quick_gelu": quick_gelu, "silu": silu}
+def relu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """ReLU, max(x, 0)."""
+    return jax.nn.relu(x)
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    "gelu": gelu,
+    "gelu_tanh": gelu_tanh,
+    "quick_gelu": quick_gelu,
+    "silu": silu,
+    "relu": relu,
+}

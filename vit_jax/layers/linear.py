@@ -51,13 +51,14 @@ class Linear(nnx.Module):
 
 
 class Conv(nnx.Conv):
-    """A convolution without padding, whose stride may be its kernel.
+    """A convolution, whose stride may be its kernel.
 
     Args:
         in_features: Channels of the input.
         out_features: Channels of the output.
         kernel_size: Height and width in pixels.
         stride: Down and across, in pixels.
+        padding: Zeros on each side.
         bias: Whether to add one.
         axes: Logical names of the kernel's axes, for sharding.
         rngs: Source of the initial values.
@@ -72,6 +73,7 @@ class Conv(nnx.Conv):
         *,
         kernel_size: tuple[int, int],
         stride: tuple[int, int],
+        padding: int = 0,
         bias: bool = True,
         axes: tuple[str | None, ...] = (),
         rngs: nnx.Rngs,
@@ -82,7 +84,7 @@ class Conv(nnx.Conv):
             out_features,
             kernel_size,
             strides=stride,
-            padding="VALID",
+            padding=padding,
             use_bias=bias,
             kernel_init=lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -bound, bound),
             rngs=rngs,

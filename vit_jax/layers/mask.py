@@ -13,7 +13,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
 
-def check_mask(mask: Bool[Array, "b n"], shape: tuple[int, int]) -> None:
+def check_mask(mask: Bool[Array | np.ndarray, "b n"], shape: tuple[int, int]) -> None:
     """Raises ValueError unless a mask has a bool for each patch of each image.
 
     Args:
@@ -26,13 +26,13 @@ def check_mask(mask: Bool[Array, "b n"], shape: tuple[int, int]) -> None:
 
 
 def replace_masked(
-    x: Float[Array, "b n d"], mask: Bool[Array, "b n"], token: Float[Array, "1 1 d"]
+    x: Float[Array, "b n d"], mask: Bool[Array | np.ndarray, "b n"], token: Float[Array, "1 1 d"]
 ) -> Float[Array, "b n d"]:
     """Patches, of which the masked ones are the token."""
     return jnp.where(mask[:, :, None], token, x)
 
 
-def leave_out(x: Float[Array, "b n d"], mask: Bool[Array, "b p"]) -> Float[Array, "b m d"]:
+def leave_out(x: Float[Array, "b n d"], mask: Bool[Array | np.ndarray, "b p"]) -> Float[Array, "b m d"]:
     """Tokens without those of the masked patches, in their order; prefix tokens, which come first, stay.
 
     Args:

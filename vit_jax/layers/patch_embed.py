@@ -6,13 +6,17 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from parity.configs import VitConfig
+from parity.configs.stem import stem_layers
 
 from .linear import Conv
 from .norm import make_norm
+from .stem import StemBlock
 
 
 class PatchEmbed(nnx.Module):
     """Cuts an image into patches and projects each (Dosovitskiy et al. 2020, arXiv:2010.11929, eq. 1).
+
+    Configs with a convolutional stem have its layers instead of the projection.
 
     Args:
         config: Of the model that the layer is part of.
@@ -21,15 +25,9 @@ class PatchEmbed(nnx.Module):
 
     def __init__(self, config: VitConfig, *, rngs: nnx.Rngs):
         self.config = config
-        self.proj = Conv(
-            config.in_chans,
-            config.embed_dim,
-            kernel_size=config.patch_size,
-            stride=config.patch_size,
-            bias=config.patch_bias,
-            axes=(None, None, None, "embed"),
-            rngs=rngs,
-        )
+        layers = stem_layers(config)
+        self.proj = None if layers else self._projection(config, rngs=rngs)
+        self.stem = nnx.List([StemBlock(layer, eps=config.stem_norm_eps, rngs=rngs) for layer in layers])
         self.norm = make_norm(config, config.embed_dim, rngs=rngs) if config.embed_norm else None
 
     def __call__(self, images: Float[Array, "b h w c"]) -> Float[Array, "b n d"]:
@@ -39,7 +37,10 @@ class PatchEmbed(nnx.Module):
             ValueError: The images don't have the size or the channels of the config.
         """
         self.grid_size(images)
-        x = self.proj(images.astype(self.proj.kernel[...].dtype))
+        first = self.stem[0].conv if self.proj is None else self.proj
+        x = images.astype(first.kernel[...].dtype)
+        for layer in self.stem if self.proj is None else (self.proj,):
+            x = layer(x)
         x = x.reshape(x.shape[0], -1, x.shape[-1])
         return x if self.norm is None else self.norm(x)
 
@@ -63,3 +64,15 @@ class PatchEmbed(nnx.Module):
             expected = f"(batch, *{sides}, {config.in_chans}) (NHWC){multiples}"
             raise ValueError(f"images: got shape {tuple(images.shape)}, expected {expected}")
         return height // patch_height, width // patch_width
+
+    @staticmethod
+    def _projection(config: VitConfig, *, rngs: nnx.Rngs) -> Conv:
+        return Conv(
+            config.in_chans,
+            config.embed_dim,
+            kernel_size=config.patch_size,
+            stride=config.patch_size,
+            bias=config.patch_bias,
+            axes=(None, None, None, "embed"),
+            rngs=rngs,
+        )

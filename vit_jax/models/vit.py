@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
@@ -31,7 +32,7 @@ from ..layers.rope import RotaryEmbedding
 from ..layers.stack import run_blocks
 
 Tokens = Float[Array, "b n d"]
-Mask = Bool[Array, "b patches"]
+Mask = Bool[Array | np.ndarray, "b patches"]
 
 
 class VisionTransformer(nnx.Module):

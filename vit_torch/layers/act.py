@@ -32,4 +32,15 @@ def silu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     return F.silu(x)
 
 
-ACTIVATIONS: dict[str, Activation] = {"gelu": gelu, "gelu_tanh": gelu_tanh, "quick_gelu": quick_gelu, "silu": silu}
+def relu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """ReLU, max(x, 0)."""
+    return F.relu(x)
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    "gelu": gelu,
+    "gelu_tanh": gelu_tanh,
+    "quick_gelu": quick_gelu,
+    "silu": silu,
+    "relu": relu,
+}

@@ -33,13 +33,14 @@ class Linear(nn.Linear):
 
 
 class Conv(nn.Conv2d):
-    """A convolution without padding, whose stride may be its kernel.
+    """A convolution, whose stride may be its kernel.
 
     Args:
         in_features: Channels of the input.
         out_features: Channels of the output.
         kernel_size: Height and width in pixels.
         stride: Down and across, in pixels.
+        padding: Zeros on each side.
         bias: Whether to add one.
     """
 
@@ -50,9 +51,10 @@ class Conv(nn.Conv2d):
         *,
         kernel_size: tuple[int, int],
         stride: tuple[int, int],
+        padding: int = 0,
         bias: bool = True,
     ):
-        super().__init__(in_features, out_features, kernel_size, stride, padding=0, bias=bias)
+        super().__init__(in_features, out_features, kernel_size, stride, padding=padding, bias=bias)
 
     def reset_parameters(self) -> None:
         """Draws new initial values."""

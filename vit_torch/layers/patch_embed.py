@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from parity.configs import VitConfig
+from parity.configs.stem import stem_layers
 
 from .linear import Conv
 from .norm import make_norm
+from .stem import StemBlock
 
 
 class PatchEmbed(nn.Module):
     """Cuts an image into patches and projects each (Dosovitskiy et al. 2020, arXiv:2010.11929, eq. 1).
+
+    Configs with a convolutional stem have its layers instead of the projection.
 
     Args:
         config: Of the model that the layer is part of.
@@ -21,13 +27,9 @@ class PatchEmbed(nn.Module):
     def __init__(self, config: VitConfig):
         super().__init__()
         self.config = config
-        self.proj = Conv(
-            config.in_chans,
-            config.embed_dim,
-            kernel_size=config.patch_size,
-            stride=config.patch_size,
-            bias=config.patch_bias,
-        )
+        layers = stem_layers(config)
+        self.proj = None if layers else self._projection(config)
+        self.stem = nn.ModuleList([StemBlock(layer, eps=config.stem_norm_eps) for layer in layers])
         self.norm = make_norm(config, config.embed_dim) if config.embed_norm else None
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
@@ -37,7 +39,10 @@ class PatchEmbed(nn.Module):
             ValueError: The images don't have the size or the channels of the config.
         """
         self.grid_size(images)
-        x = self.proj(images.to(self.proj.weight.dtype))
+        first: Any = self.stem[0].conv if self.proj is None else self.proj
+        x = images.to(first.weight.dtype)
+        for layer in self.stem if self.proj is None else (self.proj,):
+            x = layer(x)
         x = x.flatten(2).transpose(1, 2)
         return x if self.norm is None else self.norm(x)
 
@@ -61,3 +66,13 @@ class PatchEmbed(nn.Module):
             expected = f"(batch, {config.in_chans}, *{sides}) (NCHW){multiples}"
             raise ValueError(f"images: got shape {tuple(images.shape)}, expected {expected}")
         return height // patch_height, width // patch_width
+
+    @staticmethod
+    def _projection(config: VitConfig) -> Conv:
+        return Conv(
+            config.in_chans,
+            config.embed_dim,
+            kernel_size=config.patch_size,
+            stride=config.patch_size,
+            bias=config.patch_bias,
+        )

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ...configs import VitConfig
+from ...configs.stem import StemLayer, stem_layers
 
 Shape = tuple[int, ...]
 
 
 def shapes(config: VitConfig) -> Iterator[tuple[str, Shape]]:
-    """Name and shape of each parameter."""
+    """Name and shape of each parameter, and of the statistics of BatchNorm."""
     dim = config.embed_dim
     if config.class_token:
         yield "cls_token", (1, 1, dim)
@@ -22,9 +23,12 @@ def shapes(config: VitConfig) -> Iterator[tuple[str, Shape]]:
         yield "mask_token", (1, 1, dim)
     if config.pos_embed == "learned":
         yield "pos_embed", (1, config.num_patches + config.num_pos_embed_prefix, dim)
-    yield "patch_embed.proj.weight", (dim, config.in_chans, *config.patch_size)
-    if config.patch_bias:
-        yield "patch_embed.proj.bias", (dim,)
+    if config.stem == "patch":
+        yield "patch_embed.proj.weight", (dim, config.in_chans, *config.patch_size)
+        if config.patch_bias:
+            yield "patch_embed.proj.bias", (dim,)
+    for i, layer in enumerate(stem_layers(config)):
+        yield from _stem_layer(f"patch_embed.stem.{i}", layer)
     if config.embed_norm:
         yield from _norm("patch_embed.norm", dim, config)
     if config.rel_pos_bias == "shared":
@@ -57,6 +61,15 @@ def shapes(config: VitConfig) -> Iterator[tuple[str, Shape]]:
             yield from _linear(
                 head, config.pre_logits_dim or config.pooled_dim, config.num_classes, bias=config.head_bias
             )
+
+
+def _stem_layer(name: str, layer: StemLayer) -> Iterator[tuple[str, Shape]]:
+    yield f"{name}.conv.weight", (layer.out_chans, layer.in_chans, layer.kernel_size, layer.kernel_size)
+    if layer.bias:
+        yield f"{name}.conv.bias", (layer.out_chans,)
+    if layer.norm:
+        for kind in ("weight", "bias", "running_mean", "running_var"):
+            yield f"{name}.norm.{kind}", (layer.out_chans,)
 
 
 def _block(name: str, index: int, config: VitConfig) -> Iterator[tuple[str, Shape]]:

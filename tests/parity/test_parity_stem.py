@@ -1,0 +1,92 @@
+"""The statistics of a convolutional stem travel with the parameters, and no optimiser changes them."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+
+import vit_jax
+import vit_jax.functional
+import vit_jax.optim
+import vit_jax.sharding
+import vit_jax.state
+import vit_torch
+import vit_torch.optim
+import vit_torch.state
+from parity import checkpoints, configs
+from parity.checkpoints.shapes import is_statistic
+from parity.checks import random_parameters
+from parity.compare import not_identical
+from parity.recipes import Optimizer
+
+STEMS = ["vit_test_conv_stem", "vit_test_hmlp_stem"]
+REFUSED = r"^stem: got '.*', expected 'patch' for training, which doesn't update the statistics of BatchNorm$"
+
+
+def tensors_of(name: str) -> dict[str, np.ndarray]:
+    shapes = checkpoints.parameter_shapes(configs.get(name))
+    return {key: value.astype(np.float32) for key, value in random_parameters(shapes).items()}
+
+
+@pytest.mark.parametrize("name", STEMS)
+def test_statistics_are_loaded_converted_and_saved(name, tmp_path):
+    tensors = tensors_of(name)
+    assert any(is_statistic(key) for key in tensors)
+    checkpoints.write(tmp_path / "first", configs.get(name), tensors)
+    vit_jax.save(vit_jax.load(tmp_path / "first"), tmp_path / "flax")
+    checkpoints.convert(tmp_path / "flax", tmp_path / "copy", to="native")
+    vit_torch.save(vit_torch.load(tmp_path / "copy"), tmp_path / "torch")
+    found = checkpoints.read(tmp_path / "torch").tensors
+    assert not_identical({key: np.asarray(value) for key, value in found.items()}, tensors) == ()
+
+
+def test_statistics_are_split_over_a_mesh_and_cast_like_parameters(tmp_path):
+    checkpoints.write(tmp_path / "model", configs.get(STEMS[0]), tensors_of(STEMS[0]))
+    mesh = vit_jax.sharding.make_mesh(devices=jax.devices()[:1])
+    placed = vit_jax.state.state_dict(vit_jax.load(tmp_path / "model", mesh=mesh, dtype="bfloat16"))
+    model = vit_torch.load(tmp_path / "model", dtype=torch.bfloat16)
+    assert not_identical(placed, vit_torch.state.state_dict(model)) == ()
+    assert {str(value.dtype) for value in placed.values()} == {"bfloat16"}
+
+
+def test_a_missing_statistic_is_missed(tmp_path):
+    tensors = tensors_of(STEMS[0])
+    del tensors["patch_embed.stem.1.norm.running_var"]
+    for model, load in (
+        (vit_torch.create_model(STEMS[0]), vit_torch.state.load_state_dict),
+        (nnx.eval_shape(lambda: vit_jax.create_model(STEMS[0], rngs=nnx.Rngs(0))), vit_jax.state.load_state_dict),
+    ):
+        with pytest.raises(checkpoints.CheckpointError, match=r"missing .*patch_embed\.stem\.1\.norm\.running_var"):
+            load(model, tensors)
+
+
+def test_statistics_are_no_parameters():
+    model = vit_jax.create_model(STEMS[0], rngs=nnx.Rngs(0))
+    vit_jax.state.load_state_dict(model, tensors_of(STEMS[0]))
+    params = vit_jax.functional.params_of(model)
+    twin = vit_torch.create_model(STEMS[0])
+    assert set(params) == {name for name, _ in twin.named_parameters()}
+    assert not any(map(is_statistic, params))
+    # They stay with a model whose parameters are others.
+    bound = vit_jax.functional.bind(model, {name: value + 1 for name, value in params.items()})
+    changed = not_identical(vit_jax.state.state_dict(bound), vit_jax.state.state_dict(model))
+    assert set(changed) == set(params)
+
+
+@pytest.mark.parametrize("name", STEMS)
+def test_training_is_refused(name):
+    optimizer = Optimizer(learning_rate=0.1)
+    with pytest.raises(ValueError, match=REFUSED):
+        vit_torch.optim.make_optimizer(optimizer, vit_torch.create_model(name, device="meta"), steps=3)
+    model = nnx.eval_shape(lambda: vit_jax.create_model(name, rngs=nnx.Rngs(0)))
+    with pytest.raises(ValueError, match=REFUSED):
+        vit_jax.optim.make_optimizer(optimizer, model, steps=3)
+
+
+def test_another_patch_size_is_refused(tmp_path):
+    checkpoints.write(tmp_path / "model", configs.get(STEMS[0]), tensors_of(STEMS[0]))
+    with pytest.raises(ValueError, match=r"^patch_size: got \(8, 8\), expected \(4, 4\), the stride of stem 'conv'$"):
+        vit_torch.load(tmp_path / "model", patch_size=8)
