@@ -130,7 +130,8 @@ def run_flax(
             return [*earlier, *watched], *grads
 
         values, grads, of_images = jax.jit(run)(params_of(model), jnp.asarray(images.astype(dtype)))
-        found = {n: np.ascontiguousarray(r.to_canonical(np.asarray(grads[n]))) for n, _, r, _ in named_leaves(model)}
+        rules = {name: rule for name, _, rule, _ in named_leaves(model) if name in grads}
+        found = {n: np.ascontiguousarray(rule.to_canonical(np.asarray(grads[n]))) for n, rule in rules.items()}
         return _named(config, [np.asarray(value) for value in values]), found | {IMAGES: np.asarray(of_images)}, faults
 
 
