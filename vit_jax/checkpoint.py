@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 
 from parity import checkpoints, configs
-from parity.checkpoints import adapt
+from parity.checkpoints import Checkpoint, adapt, warn_of
 from parity.configs import Config, Execution
 
 from .models import Model, create_model
@@ -21,7 +21,7 @@ from .state import load_state_dict, named_leaves, state_dict
 
 
 def load(
-    path: str | Path,
+    path: str | Path | Checkpoint,
     *,
     mesh: jax.sharding.Mesh | None = None,
     dtype: Any = None,
@@ -40,7 +40,8 @@ def load(
     """The model of a checkpoint.
 
     Args:
-        path: A native checkpoint, a foreign one, or `hf-hub:owner/name` (`parity.checkpoints.formats.hub`).
+        path: A native checkpoint, a foreign one, or `hf-hub:owner/name` (`parity.checkpoints.formats.hub`); or what
+            `parity.checkpoints.open_checkpoint` has opened, which can be told the file's own `image_size`.
         mesh: Where the parameters go, split by the rules of `vit_jax.sharding`; None for the default device.
         dtype: Of the parameters; None for that of the file.
         image_size: Another input size; positions are resized.
@@ -62,16 +63,15 @@ def load(
         ValueError: An unknown model, format, project or field.
         CheckpointError: Not a readable checkpoint, or tensors that don't fit, all in one report.
     """
-    checkpoint = checkpoints.open_checkpoint(
-        path,
-        model=model,
-        format=format,
-        numerics=numerics,
-        prefix=prefix,
-        ignore=ignore,
-        target_size=image_size,
-        **fields,
-    )
+    if isinstance(path, Checkpoint):
+        checkpoint = path
+    else:
+        said: dict[str, Any] = dict(
+            model=model, format=format, numerics=numerics, prefix=prefix, ignore=ignore, **fields
+        )
+        checkpoint = checkpoints.open_checkpoint(path, target_size=image_size, **said)
+        known = {"image_size": image_size, "global_pool": global_pool}
+        warn_of((item for item in checkpoint.assumed if known.get(item.field) is None), path=path)
     config, tensors = adapt(
         checkpoint,
         image_size=image_size,
@@ -80,8 +80,6 @@ def load(
         global_pool=global_pool,
         dtype=None if dtype is None else jnp.dtype(dtype),
     )
-    said = {"image_size": image_size, "global_pool": global_pool}
-    checkpoints.warn_of((item for item in checkpoint.assumed if said.get(item.field) is None), path=path)
     built = nnx.eval_shape(lambda: create_model(config, rngs=nnx.Rngs(0), execution=execution))
     shardings = parameter_shardings(built, mesh) if mesh is not None else {}
 
@@ -95,7 +93,7 @@ def load(
         # Each device's part alone is read from the file.
         return jax.make_array_from_callback(shape, shardings[name], part)
 
-    load_state_dict(built, tensors, source=str(path), place=place)
+    load_state_dict(built, tensors, source=str(checkpoint.path), place=place)
     return built
 
 

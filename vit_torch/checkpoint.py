@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from parity import checkpoints, configs
-from parity.checkpoints import adapt
+from parity.checkpoints import Checkpoint, adapt, warn_of
 from parity.configs import Config, Execution
 
 from .models import Model, create_model
@@ -17,7 +17,7 @@ from .state import load_state_dict, numpy_dtype, state_dict
 
 
 def load(
-    path: str | Path,
+    path: str | Path | Checkpoint,
     *,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
@@ -36,7 +36,8 @@ def load(
     """The model of a checkpoint, in evaluation mode.
 
     Args:
-        path: A native checkpoint, a foreign one, or `hf-hub:owner/name` (`parity.checkpoints.formats.hub`).
+        path: A native checkpoint, a foreign one, or `hf-hub:owner/name` (`parity.checkpoints.formats.hub`); or what
+            `parity.checkpoints.open_checkpoint` has opened, which can be told the file's own `image_size`.
         device: Where the parameters go.
         dtype: Of the parameters; None for that of the file.
         image_size: Another input size; positions are resized.
@@ -58,16 +59,15 @@ def load(
         ValueError: An unknown model, format, project or field.
         CheckpointError: Not a readable checkpoint, or tensors that don't fit, all in one report.
     """
-    checkpoint = checkpoints.open_checkpoint(
-        path,
-        model=model,
-        format=format,
-        numerics=numerics,
-        prefix=prefix,
-        ignore=ignore,
-        target_size=image_size,
-        **fields,
-    )
+    if isinstance(path, Checkpoint):
+        checkpoint = path
+    else:
+        said: dict[str, Any] = dict(
+            model=model, format=format, numerics=numerics, prefix=prefix, ignore=ignore, **fields
+        )
+        checkpoint = checkpoints.open_checkpoint(path, target_size=image_size, **said)
+        known = {"image_size": image_size, "global_pool": global_pool}
+        warn_of((item for item in checkpoint.assumed if known.get(item.field) is None), path=path)
     config, tensors = adapt(
         checkpoint,
         image_size=image_size,
@@ -76,10 +76,8 @@ def load(
         global_pool=global_pool,
         dtype=None if dtype is None else numpy_dtype(dtype),
     )
-    said = {"image_size": image_size, "global_pool": global_pool}
-    checkpoints.warn_of((item for item in checkpoint.assumed if said.get(item.field) is None), path=path)
     built = create_model(config, device="meta", execution=execution)
-    load_state_dict(built, tensors, source=str(path), device=device)
+    load_state_dict(built, tensors, source=str(checkpoint.path), device=device)
     return built.to(dtype=dtype).eval()
 
 

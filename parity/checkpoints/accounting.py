@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -22,27 +22,37 @@ def cut(items: Sequence[str], *, between: str = ", ") -> str:
     return between.join([*items[:_SHOWN], *more])
 
 
-def account(expected: Mapping[str, Shape], found: Mapping[str, Shape], *, source: str) -> None:
+def account(
+    expected: Mapping[str, Shape],
+    found: Mapping[str, Shape],
+    *,
+    source: str,
+    called: Callable[[str], str] = str,
+    advice: str = "",
+) -> None:
     """Holds the tensors of a source against those that a model has.
 
     Args:
         expected: Shape of each tensor of the model, by name.
         found: Shape of each tensor of the source, by name.
         source: What to call the source.
+        called: What a tensor is called there.
+        advice: What to do about unexpected ones.
 
     Raises:
         CheckpointError: Any is missing, unexpected or misshapen; all of them are in one report.
     """
-    problems = [f"missing {name} {list(shape)}" for name, shape in expected.items() if name not in found]
-    problems += [f"unexpected {name} {list(shape)}" for name, shape in found.items() if name not in expected]
+    problems = [f"missing {called(name)} {list(shape)}" for name, shape in expected.items() if name not in found]
+    problems += [f"unexpected {called(name)} {list(shape)}" for name, shape in found.items() if name not in expected]
     problems += [
-        f"misshapen {name}: got {list(found[name])}, expected {list(shape)}"
+        f"misshapen {called(name)}: got {list(found[name])}, expected {list(shape)}"
         for name, shape in expected.items()
         if name in found and tuple(found[name]) != tuple(shape)
     ]
     if problems:
         what = f"{len(problems)} of {len(expected)} expected tensors don't fit"
-        raise CheckpointError(f"{source}: {what}\n  {cut(problems, between=_LINES)}")
+        hint = f"\n{advice}" if advice and not expected.keys() >= found.keys() else ""
+        raise CheckpointError(f"{source}: {what}\n  {cut(problems, between=_LINES)}{hint}")
 
 
 def expect_floats(dtypes: Mapping[str, np.dtype], *, source: str) -> None:

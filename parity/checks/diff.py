@@ -46,6 +46,7 @@ def diff(
     batch_size: int = 2,
     seed: int = 0,
     diagnose: bool = True,
+    said: tuple[Mapping[str, Any], Mapping[str, Any]] = ({}, {}),
 ) -> DiffReport:
     """Holds two models against each other, intermediate by intermediate, and finds the cause of a difference.
 
@@ -65,12 +66,13 @@ def diff(
         batch_size: Number of random images.
         seed: Of random images, and of parameters where neither side has any.
         diagnose: Whether to look for the cause.
+        said: What each checkpoint doesn't say of itself, as keywords of `open_checkpoint`.
 
     Raises:
         ValueError: What is given is no model, or has no parameters that fit.
     """
     check_dtypes([dtype])
-    left, right = open_sides(a, b, layouts=layouts, image_size=image_size, seed=seed)
+    left, right = open_sides(a, b, layouts=layouts, image_size=image_size, seed=seed, said=said)
     if images is None:
         images = _random_images(left.config or right.config, image_size, batch_size, seed)
     captured, dtype, notes = _run(left, right, images, dtype)
@@ -82,6 +84,7 @@ def diff(
     verdict, tried_on = None, ""
     if place is not None and diagnose:
         trials, verdict, tried_on = _diagnose((left, right), images, dtype, captured, alignment, place, limit)
+    assumed = [f"{side.name}: assumed {text}" for side in (left, right) for text in side.assumed]
     return DiffReport(
         left=left.name,
         right=right.name,
@@ -92,7 +95,7 @@ def diff(
         trials=tuple(trials),
         verdict=verdict,
         tried_on=tried_on,
-        notes=(*notes, *_differences_of_ours(left, right)),
+        notes=(*notes, *assumed, *_differences_of_ours(left, right)),
     )
 
 

@@ -14,6 +14,7 @@ from flax import nnx
 
 import vit_torch.state
 
+from ..checkpoints import Checkpoint
 from ..configs import Config, Execution
 from ..tolerances import FORWARD
 from .report import CheckReport, Part, PrecisionReport
@@ -24,7 +25,7 @@ Outputs = dict[str, np.ndarray]
 
 
 def check_forward(
-    model: str | Path | Config,
+    model: str | Path | Config | Checkpoint,
     *,
     dtypes: Sequence[str] = tuple(DTYPES),
     depth: int | None = None,

@@ -27,6 +27,7 @@ import vit_torch.state
 from vit_jax.functional import bind, params_of
 from vit_jax.state import named_leaves
 
+from ..checkpoints import Checkpoint
 from ..compare import layer_scales
 from ..configs import Config, Execution
 from ..tolerances import FORWARD, GRADIENTS
@@ -41,7 +42,7 @@ DROP_RATES = {"drop_rate": 0.1, "attn_drop_rate": 0.1, "drop_path_rate": 0.2}
 
 
 def check_gradients(
-    model: str | Path | Config,
+    model: str | Path | Config | Checkpoint,
     *,
     dtypes: Sequence[str] = tuple(DTYPES),
     depth: int | None = None,

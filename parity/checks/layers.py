@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..checkpoints import Checkpoint
 from ..configs import Config, Execution
 from ..tolerances import LAYERS
 from .capture import capture_flax, capture_torch
@@ -16,7 +17,7 @@ from .twins import DTYPES, Plant, exact_jax, flax_model, torch_model
 
 
 def check_layers(
-    model: str | Path | Config,
+    model: str | Path | Config | Checkpoint,
     *,
     dtypes: Sequence[str] = tuple(DTYPES),
     depth: int | None = None,

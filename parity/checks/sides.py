@@ -50,6 +50,7 @@ class Side:
         stored: Config and tensors of its checkpoint before they were taken to another image size.
         target: The model or function that runs; None for a model of ours that is made of config and tensors.
         layout: Of the images that a function takes.
+        assumed: What nothing says of a checkpoint, and what it was taken for.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Side:
     stored: tuple[Config, Tensors] | None = None
     target: Any = None
     layout: Layout | None = None
+    assumed: tuple[str, ...] = ()
 
     @property
     def module(self) -> nn.Module | None:
@@ -107,6 +109,7 @@ def open_sides(
     layouts: tuple[Layout | None, Layout | None] = (None, None),
     image_size: int | tuple[int, int] | None = None,
     seed: int = 0,
+    said: tuple[Mapping[str, Any], Mapping[str, Any]] = ({}, {}),
 ) -> tuple[Side, Side]:
     """Both sides, with parameters: a name or a config takes them from the other side, or both have random ones.
 
@@ -118,12 +121,13 @@ def open_sides(
         layouts: Of the images that a function takes; by default NCHW in PyTorch and NHWC elsewhere.
         image_size: Another input size of models of ours.
         seed: Of random parameters.
+        said: What each checkpoint doesn't say of itself, as keywords of `open_checkpoint`.
 
     Raises:
         ValueError: Nothing of that name, or one side has no parameters and the other none that fit.
     """
-    given = zip((a, b), ("flax", "torch"), layouts, strict=True)
-    left, right = (_side(item, default, layout, image_size) for item, default, layout in given)
+    given = zip((a, b), ("flax", "torch"), layouts, said, strict=True)
+    left, right = (_side(item, default, layout, image_size, known) for item, default, layout, known in given)
     return _with_tensors(left, right, seed), _with_tensors(right, left, seed)
 
 
@@ -168,7 +172,15 @@ def _array(value: Any) -> np.ndarray | None:
     return vit_torch.state.to_numpy(value) if isinstance(value, torch.Tensor) else np.asarray(value)
 
 
-def _side(given: Any, framework: str, layout: Layout | None, image_size: int | tuple[int, int] | None) -> Side:
+def _side(
+    given: Any,
+    framework: str,
+    layout: Layout | None,
+    image_size: int | tuple[int, int] | None,
+    said: Mapping[str, Any],
+) -> Side:
+    if isinstance(given, checkpoints.Checkpoint):
+        return _ours(str(given.path), framework, given.config, given, image_size)
     if isinstance(given, Config):
         return _ours(configs.name_of(given) or "a config", framework, given, None, image_size)
     if not isinstance(given, str | Path):
@@ -180,7 +192,7 @@ def _side(given: Any, framework: str, layout: Layout | None, image_size: int | t
     if text in configs.names():
         return _ours(str(given), chosen or framework, configs.get(text), None, image_size)
     if text.startswith(hub.PREFIX) or Path(text).exists():
-        checkpoint = checkpoints.open_checkpoint(text)
+        checkpoint = checkpoints.open_checkpoint(text, target_size=image_size, **said)
         return _ours(str(given), chosen or framework, checkpoint.config, checkpoint, image_size)
     if ":" in text:
         return _object(str(given), _attribute(text), chosen, layout)
@@ -205,7 +217,8 @@ def _ours(
         return Side(name=name, framework=framework, config=config)
     stored = (checkpoint.config, checkpoint.tensors)
     config, tensors = adapt(checkpoint, image_size=image_size)
-    return Side(name=name, framework=framework, config=config, tensors=tensors, stored=stored)
+    assumed = tuple(map(str, checkpoint.assumed))
+    return Side(name=name, framework=framework, config=config, tensors=tensors, stored=stored, assumed=assumed)
 
 
 def _object(name: str, target: Any, framework: str | None, layout: Layout | None) -> Side:

@@ -16,6 +16,7 @@ import vit_torch
 import vit_torch.state
 
 from .. import checkpoints, configs
+from ..checkpoints import Checkpoint
 from ..checkpoints.formats import hub
 from ..compare import not_identical
 from ..configs import Config
@@ -61,7 +62,7 @@ def check_dtypes(dtypes: Sequence[str]) -> None:
 
 
 def open_target(
-    model: str | Path | Config,
+    model: str | Path | Config | Checkpoint,
     *,
     depth: int | None = None,
     image_size: ImageSize = None,
@@ -71,10 +72,10 @@ def open_target(
     num_classes: int | None = None,
     work: Work = "forward",
 ) -> Target:
-    """A registered model, a config, or the path of a checkpoint, as it is to be checked.
+    """A registered model, a config, or a checkpoint or its path, as it is to be checked.
 
     Args:
-        model: Name, config or path; names and configs get random values in every tensor.
+        model: Name, config, path or an opened checkpoint; names and configs get random values in every tensor.
         depth: Only this many blocks, the first ones; None for all.
         image_size: Another input size; the position embedding of a checkpoint is resized.
         batch_size: Number of random images.
@@ -88,9 +89,12 @@ def open_target(
         CheckpointError: Not a readable checkpoint.
     """
     count = batch_size if images is None else len(images)
-    if isinstance(model, Path) or (isinstance(model, str) and model not in configs.names() and _is_checkpoint(model)):
+    if isinstance(model, str) and model not in configs.names() and _is_checkpoint(model):
+        model = Path(model)
+    if isinstance(model, Path | Checkpoint):
         changes = {"image_size": image_size, "num_classes": num_classes}
-        name, config, tensors, faults = _checkpoint(Path(model), depth, changes)
+        opened = checkpoints.open_checkpoint(model, target_size=image_size) if isinstance(model, Path) else model
+        name, config, tensors, faults = _checkpoint(opened, depth, changes)
         _check_fits(name, config, count, work)
     else:
         name = model if isinstance(model, str) else configs.name_of(model) or "a config"
@@ -136,20 +140,22 @@ def _is_checkpoint(model: str) -> bool:
     return model.startswith(hub.PREFIX) or Path(model).exists()
 
 
-def _checkpoint(path: Path, depth: int | None, changes: dict[str, Any]) -> tuple[str, Config, Tensors, list[str]]:
-    config, tensors = checkpoints.adapt(checkpoints.open_checkpoint(path), **changes)
-    faults = _loading_faults(path, changes, tensors)
+def _checkpoint(
+    opened: Checkpoint, depth: int | None, changes: dict[str, Any]
+) -> tuple[str, Config, Tensors, list[str]]:
+    config, tensors = checkpoints.adapt(opened, **changes)
+    faults = _loading_faults(opened, changes, tensors)
     if depth is not None:
         config = config.shortened(depth)
         tensors = {name: tensors[name] for name in checkpoints.parameter_shapes(config)}
-    return str(path), config, tensors, faults
+    return str(opened.path), config, tensors, faults
 
 
-def _loading_faults(path: Path, changes: dict[str, Any], tensors: Tensors) -> list[str]:
+def _loading_faults(opened: Checkpoint, changes: dict[str, Any], tensors: Tensors) -> list[str]:
     """Tensors that either framework's `load` gives another value than the file has."""
     with exact_jax(np.float64):
-        left = vit_jax.state.state_dict(vit_jax.load(path, **changes))
+        left = vit_jax.state.state_dict(vit_jax.load(opened, **changes))
     faults = [f"vit_jax.load: {name}" for name in not_identical(left, tensors)]
     del left
-    right = vit_torch.state.state_dict(vit_torch.load(path, **changes))
+    right = vit_torch.state.state_dict(vit_torch.load(opened, **changes))
     return faults + [f"vit_torch.load: {name}" for name in not_identical(right, tensors)]

@@ -28,6 +28,7 @@ import vit_torch.state
 import vit_torch.train_step
 
 from .. import configs
+from ..checkpoints import Checkpoint
 from ..compare import layer_scales
 from ..configs import Config
 from ..data import Augmentation, open_source, train_batches
@@ -59,7 +60,7 @@ _CURVES = ("loss", "grad_norm", "learning_rate")
 
 
 def check_training(
-    model: str | Path | Config,
+    model: str | Path | Config | Checkpoint,
     *,
     steps: int = 100,
     dtypes: Sequence[str] = tuple(DTYPES),

@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from tyro.conf import Positional, UseAppendAction
 
 from .. import outputs
+from ..report import check_place
 from .common import Dtype, Size, print_rich, use_present_platform
+from .said import Said, SaidOf
 
 if TYPE_CHECKING:
+    from ..checkpoints import Checkpoint
     from ..checks import CheckReport
+    from ..configs import Config
 
 Level = Literal["forward", "layers", "gradients", "training"]
 
@@ -21,6 +25,7 @@ Level = Literal["forward", "layers", "gradients", "training"]
 def check(
     target: Positional[str],
     *,
+    said: SaidOf = Said(),
     level: UseAppendAction[tuple[Level, ...]] = (),
     dtypes: tuple[Dtype, ...] = ("float64", "float32", "bfloat16"),
     depth: int | None = None,
@@ -41,6 +46,7 @@ def check(
 
     Args:
         target: A registered name, or the path of a checkpoint.
+        said: What a checkpoint doesn't say of itself.
         level: One of the four levels; give it again for more. `forward` if it isn't given.
         dtypes: Precisions to compare in.
         depth: Fewer blocks, for a model that is too large for this machine.
@@ -54,18 +60,19 @@ def check(
     """
     outputs.check_file(json)
     if report is not None:
-        outputs.check_directory(report)
+        check_place(report)
     use_present_platform(default="cpu")
     from .. import checks
 
+    model = said.target(target, target_size=image_size)
     given: dict[str, Any] = {"dtypes": dtypes, "depth": depth, "image_size": image_size, "seed": seed}
     if batch_size is not None:
         given["batch_size"] = batch_size
     run: dict[str, Callable[[], CheckReport]] = {
-        "forward": lambda: checks.check_forward(target, **given),
-        "layers": lambda: checks.check_layers(target, **given),
-        "gradients": lambda: checks.check_gradients(target, stochastic=stochastic, **given),
-        "training": lambda: _training(target, steps, given),
+        "forward": lambda: checks.check_forward(model, **given),
+        "layers": lambda: checks.check_layers(model, **given),
+        "gradients": lambda: checks.check_gradients(model, stochastic=stochastic, **given),
+        "training": lambda: _training(model, steps, given),
     }
     found = []
     for name in dict.fromkeys(level or ("forward",)):
@@ -78,7 +85,7 @@ def check(
     return 0 if all(one.passed for one in found) else 1
 
 
-def _training(target: str, steps: int, given: dict[str, Any]) -> CheckReport:
+def _training(target: str | Config | Checkpoint, steps: int, given: dict[str, Any]) -> CheckReport:
     """The training level with a progress bar on a terminal."""
     from ..checks import check_training
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+import tyro
 from tyro.conf import Positional
 
 from .. import outputs
 from .common import Dtype, Size, print_rich, use_present_platform
+from .said import Said, SaidOf
 
 ImageLayout = Literal["NHWC", "NCHW"] | None
 
@@ -17,6 +19,9 @@ def diff(
     left: Positional[str],
     right: Positional[str],
     *,
+    said: SaidOf = Said(),
+    said_left: Annotated[Said, tyro.conf.arg(name="left")] = Said(),
+    said_right: Annotated[Said, tyro.conf.arg(name="right")] = Said(),
     dtype: Dtype = "float64",
     tolerance: float | None = None,
     image_size: Size | None = None,
@@ -38,6 +43,9 @@ def diff(
     Args:
         left: One model.
         right: The other.
+        said: What the checkpoints don't say of themselves, on both sides.
+        said_left: The same, on the left alone.
+        said_right: The same, on the right alone.
         dtype: Precision to compare in; float32 where one of them can't run in float64.
         tolerance: Largest relative L2 that passes; by default that of the project for the precision.
         image_size: Another height and width, or one number for both.
@@ -62,6 +70,7 @@ def diff(
         image_size=image_size,
         batch_size=batch_size,
         seed=seed,
+        said=(said.keywords() | said_left.keywords(), said.keywords() | said_right.keywords()),
     )
     print_rich(report)
     if json is not None:

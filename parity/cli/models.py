@@ -5,7 +5,8 @@ from __future__ import annotations
 from tyro.conf import Positional
 
 from .. import configs
-from .common import From, NumericsSource, is_path, print_rich
+from .common import is_path, print_rich
+from .said import Said, SaidOf, parsed
 
 
 def models(pattern: Positional[str] = "*") -> int:
@@ -38,40 +39,47 @@ def models(pattern: Positional[str] = "*") -> int:
     return 0
 
 
-def info(
-    target: Positional[str], *, model: str | None = None, from_: From = None, numerics: NumericsSource = None
-) -> int:
+def info(target: Positional[str], *, said: SaidOf = Said()) -> int:
     """Show a model or a checkpoint: what it is, its numerics, its config and every tensor that isn't used.
 
     Args:
         target: A registered name, a directory or file of weights, or `hf-hub:owner/name`.
-        model: The registered name, for a file that doesn't say it.
-        from_: The format of the checkpoint; recognised from its files by default.
-        numerics: The project as whose model the weights are run; the one they come from by default.
+        said: What it doesn't say of itself.
     """
     from dataclasses import asdict
 
     from rich.table import Table
 
-    from ..checkpoints import account, dtypes_of, open_checkpoint, parameter_count, parameter_shapes, shapes_of
+    from ..checkpoints import (
+        Assumption,
+        account,
+        dtypes_of,
+        open_checkpoint,
+        parameter_count,
+        parameter_shapes,
+        shapes_of,
+    )
+    from ..checkpoints.assumed import with_fields
     from ..checkpoints.formats.numerics import FIELDS, sources_of, with_numerics
 
     table = Table("field", "value", box=None, header_style="bold")
     ignored: dict[str, str] = {}
+    assumed: tuple[Assumption, ...] = ()
     if is_path(target):
-        checkpoint = open_checkpoint(target, model=model, format=from_, numerics=numerics)
+        checkpoint = open_checkpoint(target, **said.keywords())
+        assumed = checkpoint.assumed
         config, name = checkpoint.config, checkpoint.name
         account(parameter_shapes(config), shapes_of(checkpoint.tensors), source=target)
         table.add_row("checkpoint", str(checkpoint.path))
         table.add_row("becomes", name or configs.name_of(config) or "a config that has no registered name")
         ignored = checkpoint.source.get("ignored", {})
         for key, value in checkpoint.source.items():
-            if key != "ignored":
+            if key not in ("ignored", "assumed"):
                 table.add_row(f"source.{key}", str(value))
         table.add_row("types", ", ".join(sorted({str(dtype) for dtype in dtypes_of(checkpoint.tensors).values()})))
     else:
-        config, name = configs.get(target), target
-        config = config if numerics is None else with_numerics(config, numerics, name=name)
+        config, name = with_fields(configs.get(target), parsed(said.set)), target
+        config = config if said.numerics is None else with_numerics(config, said.numerics, name=name)
         table.add_row("model", target)
     table.add_row("family", configs.family(config))
     table.add_row("parameters", f"{parameter_count(config):,} in {len(parameter_shapes(config))} tensors")
@@ -84,6 +92,8 @@ def info(
                 table.add_row(f"{key}.{inner}", str(inner_value))
         else:
             table.add_row(key, str(value))
+    for assumption in assumed:
+        table.add_row("assumed", str(assumption))
     for key, reason in ignored.items():
         table.add_row(f"not used: {key}", reason)
     print_rich(table)

@@ -13,14 +13,13 @@ from ..configs.image_folder import FolderOptions
 from .common import (
     Format,
     Framework,
-    From,
-    NumericsSource,
     Size,
     check_classes,
     escaped,
     print_rich,
     use_present_platform,
 )
+from .said import Said, SaidOf, print_assumed
 
 Training = Literal["torch-training", "flax-training"]
 TRAINING: dict[str, Framework] = {"torch-training": "torch", "flax-training": "flax"}
@@ -32,9 +31,7 @@ def convert(
     dst: Positional[Path],
     *,
     to: Format | Training = "native",
-    model: str | None = None,
-    from_: From = None,
-    numerics: NumericsSource = None,
+    said: SaidOf = Said(),
     image_size: Size | None = None,
     patch_size: Size | None = None,
     num_classes: int | None = None,
@@ -47,9 +44,7 @@ def convert(
         dst: The directory to write.
         to: The format to write; of a run, `torch-training` or `flax-training` for a run of that framework, with
             optimiser, step and position in the data, that `vit-parity train` goes on with there.
-        model: The registered name, for a file that doesn't say it.
-        from_: The format of the source; recognised from its files by default.
-        numerics: The project as whose model the weights are run; the one they come from by default.
+        said: What the source doesn't say of itself.
         image_size: Another height and width, or one number for both; positions are resized by the source's own kernel.
         patch_size: Another height and width of patches, or one number for both; positions and the patch embedding are
             resized.
@@ -59,22 +54,21 @@ def convert(
     from .. import checkpoints
 
     if to in TRAINING:
-        changes = (model, from_, numerics, image_size, patch_size, num_classes, global_pool)
-        if any(change is not None for change in changes):
+        changes = (image_size, patch_size, num_classes, global_pool)
+        if any(change is not None for change in changes) or said.keywords():
             raise ValueError(f"--to {to}: a run moves as it is, without --model, --image-size or the like")
         return _convert_training(src, dst, to=TRAINING[to])
     source = checkpoints.convert(
         src,
         dst,
         to=to,
-        model=model,
-        format=from_,
-        numerics=numerics,
+        said=said.keywords(),
         image_size=image_size,
         patch_size=patch_size,
         num_classes=num_classes,
         global_pool=global_pool,
     )
+    print_assumed(source)
     ignored = source.source.get("ignored", {})
     for name, reason in ignored.items():
         print_rich(escaped(f"not used: {name}: {reason}"))
@@ -97,6 +91,7 @@ def _convert_training(src: str, dst: Path, *, to: Framework) -> int:
 def evaluate(
     path: Positional[str],
     *,
+    said: SaidOf = Said(),
     data: str = "digits",
     split: str = "test",
     data_dir: Path | None = None,
@@ -108,6 +103,7 @@ def evaluate(
 
     Args:
         path: The checkpoint.
+        said: What it doesn't say of itself.
         data: `digits`, a TFDS image-classification set, or an image folder.
         split: Of the data set.
         data_dir: Where data sets are kept; `$VIT_PARITY_DATA` or a cache folder by default.
@@ -119,18 +115,18 @@ def evaluate(
 
     from rich.table import Table
 
-    from .. import checkpoints
     from ..data import eval_batches, open_source
 
     use_present_platform()
     source = open_source(data, split, data_dir=data_dir, folder=folder)
-    check_classes(checkpoints.open_checkpoint(path), source, path)
     packages = {"flax": ("vit_jax", "jax"), "torch": ("vit_torch", "torch")}
     chosen = [framework] if framework else [name for name, (_, needs) in packages.items() if find_spec(needs)]
+    checkpoint = said.open(path)
+    check_classes(checkpoint, source, path)
     table = Table("framework", "images", "accuracy", "loss", box=None, header_style="bold")
     for name in chosen:
         package, _ = packages[name]
-        model = import_module(package).load(path)
+        model = import_module(package).load(checkpoint)
         images = {"image_size": model.config.image_size, "preprocessing": model.config.preprocessing}
         batches = eval_batches(source.with_channels(model.config.in_chans), batch_size=batch_size, **images)
         result = import_module(f"{package}.evaluate").evaluate(model, batches)

@@ -340,8 +340,8 @@ def _numerics(file: _File, fields: Mapping[str, Any]) -> dict[str, Any]:
     if clip and not gated and "act" not in file.known.fields and not given.says("act"):
         raise CheckpointError(
             f"{file.path}: a norm before the blocks, as CLIP's towers have it: some have GELU, some QuickGELU, which "
-            f"the tensors don't show; {say('act', value='gelu')} or {say('act', value='quick_gelu')}, or name the model "
-            "with --model NAME"
+            f"the tensors don't show; {say('act', value='gelu')} or {say('act', value='quick_gelu')}, or name the "
+            "model with --model NAME"
         )
     gelu = "of a gated MLP" if gated else "that of timm and most others; big_vision has gelu_tanh"
     found: dict[str, Any] = dict(
@@ -351,7 +351,7 @@ def _numerics(file: _File, fields: Mapping[str, Any]) -> dict[str, Any]:
         ),
         patch_resize=file.settle("patch_resize", usual="bicubic_antialias"),
     )
-    if fields.get("pos_embed") == "learned":
+    if fields.get("pos_embed") == "learned" or "pos_embed_resize" in file.known.fields:
         why = "timm's, for another image size; Meta's DeiT and MAE have bicubic, its DINO bicubic_offset"
         found["pos_embed_resize"] = file.settle("pos_embed_resize", usual="bicubic_antialias", why=why)
     if fields.get("rel_pos_bias", "none") != "none":

@@ -77,7 +77,7 @@ def checkpoint_of(
     format: str,
 ) -> Checkpoint:
     """`translated` of pairs, for a format that needs no table."""
-    ours = Ours(pairs, weights.tensors, unused=unused, source=str(path))
+    ours = Ours(pairs, weights.tensors, unused=unused, source=str(path), called=weights.called)
     source: dict[str, Any] = {"format": format, "path": str(path)}
     if weights.prefix:
         source["prefix"] = weights.prefix

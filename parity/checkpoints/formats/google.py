@@ -97,7 +97,9 @@ def read(opened: Opened, given: Given) -> Checkpoint:
         shape = shape_of(shapes_of(tensors), names.positions, 3, path=path)
         if _has_row_of_class(shape[1], shapes_of(tensors), given, path):
             tensors = Overlay(tensors, {names.positions: tensors[names.positions][:, 1:]})
-            ignored[f"{names.positions}[:, 0]"] = "position of a class token that the model doesn't have"
+            ignored[f"{weights.called(names.positions)}[:, 0]"] = (
+                "position of a class token that the model doesn't have"
+            )
     config = _config(shapes_of(tensors), names, given, path, two_towers=weights.prefix.endswith(("img/", "img.")))
     weights = replace(weights, tensors=tensors)
     table = list(_table(names))
@@ -225,11 +227,10 @@ def _config(shapes: Mapping[str, Shape], names: Names, given: Given, path: Path,
         fields |= grid_of(given, count, (height, width), _pos_embed_prefix(names, count, has_cls), path=path)
         fields["pos_embed_resize"] = _resize(names, given, fields["pos_embed_prefix"], has_cls)
     else:
-        side = (224, 224)
-        size_of = given.settle(
-            "image_size", usual=side, why="positions are fixed, and nothing else shows it", path=path
-        )
-        fields |= dict(pos_embed="sincos2d_big_vision", pos_embed_prefix="none", image_size=size_of)
+        why = "positions are fixed, and nothing else shows it"
+        fields["image_size"] = given.settle("image_size", usual=(224, 224), why=why, path=path)
+        resize = given.take("pos_embed_resize", "zoom")
+        fields |= dict(pos_embed="sincos2d_big_vision", pos_embed_prefix="none", pos_embed_resize=resize)
     return make(path, **fields)
 
 

@@ -51,6 +51,10 @@ _MARKS = re.compile(
     r"|(.*\.)?blocks\.\d+\.(\d+\.)?(attn\.qkv\.bias_mask|attn\.relative_position_index|mlp\.w12\.weight)"
     r"|(.*\.)?blocks\.\d+\.(\d+\.norm1|norm11)\.weight"
 )
+# Parameters that canonical names have and none of these projects.
+_STRANGE = re.compile(
+    r"attn_pool|norm_pre|patch_embed\.norm|[qk]_norm|lambda_|pre_logits|[qkv]_proj|attn\.norm|mlp\.norm|in_proj"
+)
 
 UNUSED = (
     Unused(r"(.*\.)?mask_token", "stands for masked patches in pretraining"),
@@ -135,6 +139,8 @@ def write(
         CheckpointError: A config that none of the projects can express; names the fields.
     """
     path = Path(path)
+    if strange := [name for name in parameter_shapes(config) if _STRANGE.search(name)]:
+        raise CheckpointError(f"{path}: the Meta format can't express this config: it has no {strange[0]}")
     names = _names_of(config)
     if names.kind == "dinov2" and config.pos_embed_prefix == "none":
         # DINOv2 has a position for the class token; timm, which doesn't, has added it to the token.

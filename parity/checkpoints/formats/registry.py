@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +189,8 @@ def convert(
     patch_size: int | tuple[int, int] | None = None,
     num_classes: int | None = None,
     global_pool: str | None = None,
-    **source: Any,
+    said: Mapping[str, Any] | None = None,
+    **fields: Any,
 ) -> Checkpoint:
     """Writes a checkpoint in another format, every tensor accounted for.
 
@@ -201,8 +202,9 @@ def convert(
         patch_size: Another patch size.
         num_classes: Another head.
         global_pool: Another pooling.
-        source: What the source doesn't say of itself: keywords of `open_checkpoint`. Its own `image_size` is said by a
-            `model`.
+        said: What the source doesn't say of itself, as keywords of `open_checkpoint`, its own `image_size` among them.
+        fields: The same, where no name above has another meaning: `model`, `format`, `numerics`, `prefix`, `ignore`,
+            and config fields.
 
     Returns:
         The source, as it was opened.
@@ -214,13 +216,13 @@ def convert(
     if to not in FORMATS:
         raise ValueError(f"to: got {to!r}, expected one of {_listed(FORMATS)}{close_match(to, FORMATS)}")
     FORMATS[to].TARGET.check(dst, src)
-    opened = open_checkpoint(src, **{"target_size": image_size, **source})
+    opened = open_checkpoint(src, **{"target_size": image_size, **fields, **(said or {})})
     account(parameter_shapes(opened.config), shapes_of(opened.tensors), source=str(src))
     expect_floats(dtypes_of(opened.tensors), source=str(src))
     config, tensors = adapt(
         opened, image_size=image_size, patch_size=patch_size, num_classes=num_classes, global_pool=global_pool
     )
-    origin = dict(opened.source or {"format": "vit-parity"})
+    origin: dict[str, Any] = dict(opened.source or {"format": "vit-parity"})
     if opened.assumed:
         origin["assumed"] = [assumption.to_json() for assumption in opened.assumed]
     FORMATS[to].write(dst, config, tensors, name=opened.name, source=origin)

@@ -97,7 +97,7 @@ def grid_of(
             numbers = " or ".join(str(number) for number in dict.fromkeys(patches.values()))
             raise CheckpointError(
                 f"{path}: image_size: got {size}, a grid of {grid[0]} x {grid[1]}, but the file has {numbers} "
-                "positions of patches; --set image_size is the size that the file is for, --image-size another one to resize to"
+                "positions of patches; --set image_size is the size that the file is for, --image-size another to have"
             )
     squares = {name: math.isqrt(number) for name, number in patches.items() if is_square(number)}
     if not squares:
@@ -216,10 +216,12 @@ def fits(name: str, config: Config) -> str:
     return name if same and (config.layer_scale_init is None) == (registered.layer_scale_init is None) else ""
 
 
-# Fields that fine-tuning changes, and such as change no output.
+# Fields that fine-tuning changes, that projects choose for themselves, and such as change no output.
 _FREE = (
     "image_size",
     "patch_size",
+    "act",
+    "norm_eps",
     "in_chans",
     "num_classes",
     "drop_partial_patches",

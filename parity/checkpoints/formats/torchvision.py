@@ -102,6 +102,8 @@ def write(
         CheckpointError: A config that torchvision's ViT can't express; names the fields.
     """
     path = Path(path)
+    if not config.num_classes:
+        raise CheckpointError(f"{path}: num_classes: got 0, and torchvision's ViT always has a head; say --num-classes")
     theirs = Theirs(pair_up(table(), config, source=str(path)), tensors)
     document = {
         "format": "torchvision",

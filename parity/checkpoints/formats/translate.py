@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -205,6 +205,9 @@ def canonical_shapes(table: Sequence[Entry], shapes: Mapping[str, Shape]) -> dic
     return found
 
 
+_ADVICE = "--ignore PATTERN (ignore= in Python) leaves tensors out that are no part of the model"
+
+
 class Ours(Tensors):
     """Their tensors by canonical name, in canonical layout; each is made when it is asked for.
 
@@ -213,6 +216,7 @@ class Ours(Tensors):
         tensors: Theirs, which may be lazy.
         unused: What may be there besides.
         source: What to call them in an error.
+        called: What a tensor of theirs is called in the file, where that is more than its name.
 
     Raises:
         CheckpointError: Missing, unexpected or misshapen tensors, by their names there, all in one report.
@@ -225,17 +229,20 @@ class Ours(Tensors):
         *,
         unused: Sequence[Unused] = (),
         source: str,
+        called: Callable[[str], str] = str,
     ):
         found = shapes_of(tensors)
         expected = their_shapes(pairs)
-        self.ignored = {
+        left_out = {
             name: rule.reason
             for name in found
             if name not in expected
             for rule in unused
             if re.fullmatch(rule.theirs, name)
         }
-        account(expected, {name: shape for name, shape in found.items() if name not in self.ignored}, source=source)
+        found = {name: shape for name, shape in found.items() if name not in left_out}
+        account(expected, found, source=source, called=called, advice=_ADVICE)
+        self.ignored = {called(name): reason for name, reason in left_out.items()}
         self.path = getattr(tensors, "path", Path(source))
         self._pairs = {pair.ours: pair for pair in pairs}
         self._tensors = tensors

@@ -79,6 +79,7 @@ class Weights:
         path: What was opened, for errors.
         tensors: By the names without the prefix.
         prefix: What was in front of the names.
+        paths: The whole name in the file of each tensor.
         ignored: Why each other part of the file is left out.
     """
 
@@ -86,12 +87,17 @@ class Weights:
     path: Path
     tensors: FileTensors
     prefix: str = ""
+    paths: Mapping[str, str] = field(default_factory=dict, repr=False)
     ignored: dict[str, str] = field(default_factory=dict)
 
     @property
     def shapes(self) -> dict[str, Shape]:
         """Shape of each tensor."""
         return self.tensors.shapes()
+
+    def called(self, name: str) -> str:
+        """What a tensor is called in the file; also one that isn't there."""
+        return self.paths.get(name, self.prefix + name)
 
 
 def choose(
@@ -119,8 +125,9 @@ def choose(
         for name in [name for name in renamed if re.match(r"(head|fc)\.", name)]:
             ignored[renamed.pop(name)] = "projection head of pretraining"
     renamed = _with_one_head(renamed, kind, tensors)
-    arrays = {new: tensors.arrays[(prefix or "") + old] for new, old in renamed.items()}
-    return Weights(kind, path, FileTensors(path, arrays), (prefix or "") + root, ignored)
+    paths = {new: (prefix or "") + old for new, old in renamed.items()}
+    arrays = {new: tensors.arrays[old] for new, old in paths.items()}
+    return Weights(kind, path, FileTensors(path, arrays), (prefix or "") + root, paths, ignored)
 
 
 def known_kind(names: Collection[str]) -> str | None:

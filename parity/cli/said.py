@@ -1,0 +1,129 @@
+"""What every command that takes a checkpoint can be told of it: one group of flags."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+from tyro.conf import UseAppendAction
+
+from .. import configs
+from .common import From, NumericsSource, escaped, is_path, print_rich
+
+if TYPE_CHECKING:
+    from ..checkpoints import Checkpoint
+    from ..configs import Config
+
+
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """What a checkpoint doesn't say of itself.
+
+    Attributes:
+        model: A registered name, for what the tensors don't show.
+        from_: The format of the checkpoint; recognised from its files by default.
+        numerics: The project as whose model the weights are run; the one they come from by default.
+        prefix: What the names of the model begin with, such as `teacher.backbone.`, where a file has several models.
+        ignore: Tensors to leave out, such as `criterion.*`; give it again for more.
+        set: A config field that the file doesn't say, as FIELD=VALUE, such as num_heads=4, image_size=64x160 (of the
+            file itself) or preprocessing.crop_pct=1.0; give it again for more.
+    """
+
+    model: str | None = None
+    from_: From = None
+    numerics: NumericsSource = None
+    prefix: str | None = None
+    ignore: UseAppendAction[tuple[str, ...]] = ()
+    set: UseAppendAction[tuple[str, ...]] = ()
+
+    def keywords(self) -> dict[str, Any]:
+        """Those that were given, as `open_checkpoint` takes them.
+
+        Raises:
+            ValueError: A field without a value.
+        """
+        named = {"model": self.model, "format": self.from_, "numerics": self.numerics, "prefix": self.prefix}
+        given = {name: value for name, value in named.items() if value is not None}
+        return given | ({"ignore": self.ignore} if self.ignore else {}) | parsed(self.set)
+
+    def target(self, target: str, **options: Any) -> str | Config | Checkpoint:
+        """A checkpoint opened, or a registered name, with its fields replaced where some are set.
+
+        Raises:
+            ValueError: Something that is said of a checkpoint is said of a name.
+        """
+        if is_path(target):
+            return self.open(target, **options)
+        given = self.keywords()
+        fields = parsed(self.set)
+        if other := [name for name in given if name not in fields]:
+            raise ValueError(
+                f"{other[0]}: got {given[other[0]]!r} for the registered model {target!r}; it is for files"
+            )
+        if not fields:
+            return target
+        from ..checkpoints.assumed import with_fields
+
+        return with_fields(configs.get(target), fields)
+
+    def open(self, path: str, **options: Any) -> Checkpoint:
+        """Opens a checkpoint and prints what was assumed of it."""
+        from ..checkpoints import open_checkpoint
+
+        checkpoint = open_checkpoint(path, **options, **self.keywords())
+        print_assumed(checkpoint)
+        return checkpoint
+
+
+# As a parameter of a command: its flags have no prefix.
+SaidOf = Annotated[Said, tyro.conf.arg(name="")]
+
+
+def print_assumed(checkpoint: Checkpoint) -> None:
+    """Says what was assumed of a checkpoint, and how to say it."""
+    for assumption in checkpoint.assumed:
+        print_rich(f"[yellow]assumed[/]: {escaped(assumption)}", stderr=True)
+    if checkpoint.assumed:
+        field = checkpoint.assumed[0].field
+        text = f"the file doesn't say these; --set {field}=VALUE and so on, or --model NAME, does"
+        print_rich(escaped(text), stderr=True)
+
+
+def parsed(settings: Sequence[str]) -> dict[str, Any]:
+    """Fields of `FIELD=VALUE`: JSON, `none`, sizes such as `64x160`, lists such as `0.5,0.5,0.5`, and words.
+
+    Raises:
+        ValueError: No such form.
+    """
+    found: dict[str, Any] = {}
+    for setting in settings:
+        field, equals, text = setting.partition("=")
+        if not equals or not field:
+            raise ValueError(f"set: got {setting!r}, expected FIELD=VALUE, such as num_heads=4")
+        found[field.strip()] = _value(text.strip())
+    return found
+
+
+def _value(text: str) -> Any:
+    if text.lower() in ("none", "null"):
+        return None
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for separator in (",", "x"):
+        parts = text.strip("()[]").split(separator)
+        if len(parts) > 1 and all(_is_number(part) for part in parts):
+            return tuple(json.loads(part) for part in parts)
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), int | float)
+    except ValueError:
+        return False
