@@ -10,13 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
 from .. import configs
-from ..configs.image_folder import ClassOrder
 
 if TYPE_CHECKING:
     from ..checkpoints import Checkpoint
@@ -91,26 +90,12 @@ def is_path(target: str) -> bool:
 
 def check_classes(checkpoint: Checkpoint, source: Source, path: str) -> None:
     """Raises ValueError where a model's head and a data set don't go together: in number, or in the classes' order."""
-    got, expected, names = checkpoint.config.num_classes, source.num_classes, source.class_names
+    got, expected = checkpoint.config.num_classes, source.num_classes
     if not got:
         raise ValueError(f"{path}: got a model without a head, expected one of the {expected} classes of {source.name}")
     if got != expected:
         raise ValueError(f"{path}: got a head of {got} classes, but {source.name} has {expected}")
-    labels = tuple(checkpoint.source.get("labels") or ())  # as Hugging Face's config.json has them
-    if labels == names or set(labels) != set(names):
-        return
-    from ..data.image_folder import FolderSource, in_order
-
-    label = next(i for i, pair in enumerate(zip(labels, names, strict=True)) if pair[0] != pair[1])
-    advice = ""
-    if isinstance(source, FolderSource):
-        orders = [order for order in get_args(ClassOrder) if labels == in_order(names, order)]
-        renamed = "class folders must be named so that they sort as the head has them"
-        advice = f"; --class-order {orders[0]}" if orders else f"; {renamed}"
-    raise ValueError(
-        f"{path}: label {label} of the head is {labels[label]!r}, and of {source.name} {names[label]!r}: the same "
-        f"classes in another order{advice}"
-    )
+    source.check_labels(checkpoint.source.get("labels") or (), path)
 
 
 def print_rich(item: Any, *, stderr: bool = False) -> None:

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
@@ -40,6 +41,12 @@ class FolderSource(Source):
     files: tuple[Path, ...]
     labels: tuple[int, ...]
     exif_orientation: bool = False
+
+    def _order_advice(self, labels: tuple[str, ...]) -> str:
+        for order in get_args(ClassOrder):
+            if labels == _in_order(labels, order):
+                return f"; class_order {order!r} has that one"
+        return "; the class folders must be named so that they sort as the head has them"
 
     def __len__(self) -> int:
         return len(self.files)
@@ -167,7 +174,7 @@ class _Content:
 
 def _labelled(name: str, classes: tuple[str, ...], options: FolderOptions) -> tuple[str, ...]:
     """Class folders, sorted before, in the order of their labels."""
-    natural = in_order(classes, "natural")
+    natural = _in_order(classes, "natural")
     if options.class_order is None and natural != classes:
         at = next(i for i, pair in enumerate(zip(classes, natural, strict=True)) if pair[0] != pair[1])
         _warn(
@@ -177,7 +184,7 @@ def _labelled(name: str, classes: tuple[str, ...], options: FolderOptions) -> tu
     return natural if options.class_order == "natural" else classes
 
 
-def in_order(classes: Iterable[str], order: ClassOrder) -> tuple[str, ...]:
+def _in_order(classes: Iterable[str], order: ClassOrder) -> tuple[str, ...]:
     """Names of class folders in the order of their labels."""
     return tuple(sorted(classes, key=_natural_key if order == "natural" else None))
 

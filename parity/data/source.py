@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -46,6 +46,27 @@ class Source(ABC):
                 "or 3 (RGB)"
             )
         return self if in_chans == self.in_chans else dataclasses.replace(self, in_chans=in_chans)
+
+    def check_labels(self, labels: Sequence[str], model: str) -> None:
+        """Raises ValueError where a model's head names the same classes in another order.
+
+        Args:
+            labels: Of the head, as far as its file has any; names of other classes, or in other words, say nothing.
+            model: What the message calls the model.
+        """
+        names = self.class_names
+        if tuple(labels) == names or sorted(labels) != sorted(names):
+            return
+        label = next(i for i, pair in enumerate(zip(labels, names, strict=True)) if pair[0] != pair[1])
+        raise ValueError(
+            f"{model}: label {label} of the head is {labels[label]!r}, and of {self.name} {names[label]!r}: the same "
+            f"classes in another order{self._order_advice(tuple(labels))}"
+        )
+
+    def _order_advice(self, labels: tuple[str, ...]) -> str:
+        """What to do to have the labels in that order, if anything helps."""
+        del labels
+        return ""
 
     @abstractmethod
     def __len__(self) -> int:

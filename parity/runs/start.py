@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -43,6 +44,7 @@ class Start:
         name: The registered name that it began as; empty if none.
         origin: What the run's directory keeps of the source; None if the values are those of the seed.
         tensors: The first values by canonical name; None if they are those of the seed, or of a run's checkpoint.
+        class_names: Of the data, by label.
         goes_on_from: The run whose state is taken over with optimiser, step and position in the data, if one is.
     """
 
@@ -51,11 +53,13 @@ class Start:
     name: str
     origin: Origin | None = None
     tensors: Mapping[str, np.ndarray] | None = field(default=None, repr=False)
+    class_names: tuple[str, ...] = ()
     goes_on_from: Path | None = None
 
     def source(self) -> dict[str, Any]:
         """What a native checkpoint of the run says of it."""
-        return {} if self.origin is None else {"started_from": dict(self.origin.record)}
+        started = {} if self.origin is None else {"started_from": dict(self.origin.record)}
+        return {"labels": list(self.class_names)} | started
 
     def metrics(self) -> list[dict[str, float]]:
         """The lines of the run that goes on."""
@@ -110,7 +114,7 @@ def begin(recipe: Recipe, data: Source, directory: Path | None = None, *, is_fir
         started = f"the run that started from {recipe.init_from}"
         model = started if recipe.init_from else f"{recipe.model} with the recipe's overrides"
         raise ValueError(f"num_classes: {data.name} has {data.num_classes}, and {model} {start.config.num_classes}")
-    return start
+    return dataclasses.replace(start, class_names=data.class_names)
 
 
 def _from_checkpoint(recipe: Recipe, data: Source, *, is_first: bool) -> Start:
@@ -119,6 +123,7 @@ def _from_checkpoint(recipe: Recipe, data: Source, *, is_first: bool) -> Start:
     checkpoint = open_checkpoint(recipe.init_from, target_size=recipe.changes().get("image_size"), **options)
     account(parameter_shapes(checkpoint.config), shapes_of(checkpoint.tensors), source=recipe.init_from)
     expect_floats(dtypes_of(checkpoint.tensors), source=recipe.init_from)
+    data.check_labels(checkpoint.source.get("labels") or (), recipe.init_from)
     config, tensors = _adapted(recipe, checkpoint, data)
     differs = _differences(recipe, config, path) if is_run(path) else None
     step = None if differs is None else int(checkpoint_of(path).name)

@@ -98,12 +98,20 @@ def test_convert_there_and_back_is_exact(capsys, checkpoint, tmp_path):
     assert all(np.array_equal(back.tensors[name], tensor) for name, tensor in tensors.items())
 
 
-def test_convert_a_lone_file_wants_its_model(capsys, checkpoint, tmp_path):
+def test_what_a_lone_file_does_not_say_is_said_by_flags(capsys, checkpoint, tmp_path):
+    """The advice of the error leads to the model; what is assumed is printed and kept."""
     file = checkpoint / "model.safetensors"
     code, _, err = run(capsys, "convert", file, tmp_path / "out")
     assert code == 2
-    assert "name one, such as --model NAME" in err.replace("\n", " ")
-    assert run(capsys, "convert", file, tmp_path / "out", "--model", NAME)[0] == 0
+    assert "--set num_heads=N" in err.replace("\n", " ")
+    code, _, err = run(capsys, "convert", file, tmp_path / "out", "--set", f"num_heads={configs.get(NAME).num_heads}")
+    assert code == 0, err
+    assert "assumed: act gelu" in err
+    found = checkpoints.open_checkpoint(tmp_path / "out")
+    assert "act" in [assumption.field for assumption in found.assumed]
+    code, _, err = run(capsys, "convert", file, tmp_path / "named", "--model", NAME)
+    assert code == 0, err
+    assert checkpoints.open_checkpoint(tmp_path / "named").config == configs.get(NAME)
 
 
 def test_numerics_of_another_project_go_into_the_config(capsys, tmp_path):
@@ -195,12 +203,12 @@ def test_a_warning_is_one_line(tmp_path, capsys):
     [
         (
             ("2", "10"),
-            r"label 0 of the head is '2', and of .*pets '10': the same classes in another order; --class-order n",
+            r"label 0 of the head is '2', and of .*pets '10': the same classes in another order; class_order 'natural'",
         ),
-        (("cat", "Dog"), r"label 0 of the head is 'cat', and of .*pets 'Dog': .*; --class-order natural$"),
+        (("cat", "Dog"), r"label 0 of the head is 'cat', and of .*pets 'Dog': .*; class_order 'natural' has that one$"),
         (
             ("dog", "cat"),
-            r"label 0 of the head is 'dog', and of .*pets 'cat': .*; class folders must be named so that they",
+            r"label 0 of the head is 'dog', and of .*pets 'cat': .*; the class folders must be named so that they",
         ),
     ],
 )
@@ -213,7 +221,7 @@ def test_classes_in_another_order_than_those_of_the_head(labels, message, checkp
     source = open_source(str(tmp_path / "pets"), "test", folder=FolderOptions(class_order="sorted"))
     with pytest.raises(ValueError, match=message) as caught:
         check_classes(opened, source, "model")
-    if "--class-order natural" in str(caught.value):  # as it is advised
+    if "class_order 'natural'" in str(caught.value):  # as it is advised
         source = open_source(str(tmp_path / "pets"), "test", folder=FolderOptions(class_order="natural"))
     else:
         for number, name in enumerate(labels):

@@ -7,7 +7,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from parity import recipes
+from parity import checkpoints, configs, recipes
 from parity.configs import Preprocessing
 from parity.configs.image_folder import FolderOptions
 from parity.data import resize_and_crop
@@ -70,3 +70,23 @@ def test_a_model_of_other_channels(folder):
         ValueError, match=r"^in_chans: the model takes 2 channels, and the images of .*pets can be read"
     ):
         Inputs(_recipe(folder, 2, preprocessing=Preprocessing(mean=(0.5,), std=(0.5,))))
+
+
+def test_the_model_of_a_run_says_its_classes(folder):
+    assert Inputs(_recipe(folder, 3)).start.source() == {"labels": ["cat", "dog"]}
+
+
+@pytest.mark.parametrize(("labels", "fits"), [(["cat", "dog"], True), (["dog", "cat"], False), (["a", "b"], True)])
+def test_a_checkpoint_whose_head_has_the_classes_in_another_order(labels, fits, folder, tmp_path):
+    config = configs.get("vit_test", num_classes=2)
+    rng = np.random.default_rng(0)
+    shapes = checkpoints.parameter_shapes(config)
+    tensors = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    checkpoints.write(tmp_path / "model", config, tensors, source={"labels": labels})
+    recipe = recipes.starting_from(_recipe(folder, 3), str(tmp_path / "model"))
+    if fits:
+        assert Inputs(recipe).start.source()["labels"] == ["cat", "dog"]
+        return
+    message = r"model: label 0 of the head is 'dog', and of .*pets 'cat': .*; the class folders must be named so that"
+    with pytest.raises(ValueError, match=message):
+        Inputs(recipe)
