@@ -25,6 +25,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "containers": (),
     "contracts": (),
     "fuzz": (),
+    "outputs": (),
     "data_pipeline": ("grain", "tensorflow_datasets"),
     "hub": ("jax", "torch", "huggingface_hub"),
     "jax_side": ("jax",),

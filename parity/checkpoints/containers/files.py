@@ -42,6 +42,7 @@ _LOOKED_FOR = (
     "open_clip_config.json",
     "open_clip_*model.*",
     "flax_model*.msgpack*",
+    "tf_model.h5",
 )
 
 
