@@ -18,7 +18,7 @@ import numpy as np
 
 from parity.configs.image_folder import ClassOrder, FolderOptions
 from parity.data.decode import IMAGE_SUFFIXES, ImageWarning, decode
-from parity.data.source import Source
+from parity.data.source import Source, without_case
 
 # Folders beside a split that must hold the same classes as it.
 _SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "dev", "test")
@@ -42,9 +42,9 @@ class FolderSource(Source):
     labels: tuple[int, ...]
     exif_orientation: bool = False
 
-    def _order_advice(self, labels: tuple[str, ...]) -> str:
+    def _order_advice(self, labels: list[str]) -> str:
         for order in get_args(ClassOrder):
-            if labels == _in_order(labels, order):
+            if labels == without_case(_in_order(self.class_names, order)):
                 return f"; class_order {order!r} has that one"
         return "; the class folders must be named so that they sort as the head has them"
 

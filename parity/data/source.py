@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -54,17 +54,17 @@ class Source(ABC):
             labels: Of the head, as far as its file has any; names of other classes, or in other words, say nothing.
             model: What the message calls the model.
         """
-        names = self.class_names
-        if tuple(labels) == names or sorted(labels) != sorted(names):
+        theirs, ours = (without_case(names) for names in (labels, self.class_names))
+        if theirs == ours or sorted(theirs) != sorted(ours):
             return
-        label = next(i for i, pair in enumerate(zip(labels, names, strict=True)) if pair[0] != pair[1])
+        label = next(i for i, pair in enumerate(zip(theirs, ours, strict=True)) if pair[0] != pair[1])
         raise ValueError(
-            f"{model}: label {label} of the head is {labels[label]!r}, and of {self.name} {names[label]!r}: the same "
-            f"classes in another order{self._order_advice(tuple(labels))}"
+            f"{model}: label {label} of the head is {labels[label]!r}, and of {self.name} {self.class_names[label]!r}: "
+            f"the same classes in another order{self._order_advice(theirs)}"
         )
 
-    def _order_advice(self, labels: tuple[str, ...]) -> str:
-        """What to do to have the labels in that order, if anything helps."""
+    def _order_advice(self, labels: list[str]) -> str:
+        """What to do to have the labels, without case, in that order, if anything helps."""
         del labels
         return ""
 
@@ -86,3 +86,8 @@ class Source(ABC):
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return (self[index] for index in range(len(self)))
+
+
+def without_case(names: Iterable[str]) -> list[str]:
+    """Names of classes as they are compared."""
+    return [name.casefold() for name in names]

@@ -76,7 +76,9 @@ def test_the_model_of_a_run_says_its_classes(folder):
     assert Inputs(_recipe(folder, 3)).start.source() == {"labels": ["cat", "dog"]}
 
 
-@pytest.mark.parametrize(("labels", "fits"), [(["cat", "dog"], True), (["dog", "cat"], False), (["a", "b"], True)])
+@pytest.mark.parametrize(
+    ("labels", "fits"), [(["cat", "dog"], True), (["Dog", "cat"], False), (["Cat", "DOG"], True), (["a", "b"], True)]
+)
 def test_a_checkpoint_whose_head_has_the_classes_in_another_order(labels, fits, folder, tmp_path):
     config = configs.get("vit_test", num_classes=2)
     rng = np.random.default_rng(0)
@@ -87,6 +89,6 @@ def test_a_checkpoint_whose_head_has_the_classes_in_another_order(labels, fits, 
     if fits:
         assert Inputs(recipe).start.source()["labels"] == ["cat", "dog"]
         return
-    message = r"model: label 0 of the head is 'dog', and of .*pets 'cat': .*; the class folders must be named so that"
+    message = r"model: label 0 of the head is 'Dog', and of .*pets 'cat': .*; the class folders must be named so that"
     with pytest.raises(ValueError, match=message):
         Inputs(recipe)
