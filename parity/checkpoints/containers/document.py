@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ def read_json(file: Path) -> dict[str, Any]:
             what = "is no regular file, expected a JSON document" if file.exists() else "no such file"
             raise CheckpointError(f"{file}: {what}")
         with file.open("rb") as opened:
-            data = opened.read(MAX_BYTES + 1)
+            # No more is asked for than there is: memory is taken for all of it.
+            data = opened.read(min(file.stat().st_size, MAX_BYTES) + 1)
     except OSError as error:
         raise CheckpointError(f"{file}: {error.strerror}") from None
     if len(data) > MAX_BYTES:
@@ -88,6 +90,6 @@ def _text(data: bytes) -> str:
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the key {short(next(name for name in found if names.count(name) > 1))} is there twice")
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the key {short(twice)} is there twice")
     return found
