@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,6 +25,8 @@ Dtype = Literal["float64", "float32", "bfloat16"]
 Framework = Literal["flax", "torch"]
 Format = Literal["native", "timm", "huggingface", "open_clip", "torchvision", "google", "meta"]
 From = Annotated[Format | Literal["run"] | None, tyro.conf.arg(name="from")]
+# Of what isn't used, on a terminal.
+_ROWS = 20
 
 
 class _HeightByWidth(PrimitiveConstructorSpec):
@@ -119,6 +121,29 @@ def warnings_in_lines() -> Iterator[None]:
             f"[bold yellow]warning[/]: {escaped(message)}", stderr=True
         )
         yield
+
+
+def not_used(ignored: Mapping[str, str]) -> list[tuple[str, str]]:
+    """What of a file isn't used, and why: names that differ in numbers alone are one row, and of many rows the first.
+
+    Args:
+        ignored: Reason by name.
+
+    Returns:
+        Names with their count, and the reason; at the end how many more there are for each reason.
+    """
+    from ..checkpoints.name_groups import group_name, skeleton
+
+    groups: dict[tuple[str, str], list[str]] = {}
+    for name, reason in ignored.items():
+        groups.setdefault((reason, skeleton(name)), []).append(name)
+    found = [(group_name(names), reason, len(names)) for (reason, _), names in groups.items()]
+    rows = [(f"{names} ({count})" if count > 1 else names, reason) for names, reason, count in found[:_ROWS]]
+    rest: dict[str, int] = {}
+    for _, reason, count in found[_ROWS:]:
+        rest[reason] = rest.get(reason, 0) + count
+    rows += [(f"... and {count} more", reason) for reason, count in list(rest.items())[:_ROWS]]
+    return rows
 
 
 def escaped(text: object) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tyro.conf import Positional
 
 from .. import configs
-from .common import is_path, print_rich
+from .common import escaped, is_path, not_used, print_rich
 from .said import Said, SaidOf, parsed
 
 
@@ -94,7 +94,7 @@ def info(target: Positional[str], *, said: SaidOf = Said()) -> int:
             table.add_row(key, str(value))
     for assumption in assumed:
         table.add_row("assumed", str(assumption))
-    for key, reason in ignored.items():
-        table.add_row(f"not used: {key}", reason)
+    for names, reason in not_used(ignored):
+        table.add_row(escaped(f"not used: {names}"), escaped(reason))
     print_rich(table)
     return 0
