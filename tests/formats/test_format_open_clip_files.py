@@ -110,6 +110,8 @@ def test_open_clips_names_of_the_shapes_are_advised(tmp_path):
     file = lone(tmp_path, understood({"model_cfg": {"embed_dim": 1, "vision_cfg": vision}})[0])
     with pytest.raises(CheckpointError, match=r"--model ViT-B-32 or ViT-B-32-quickgelu"):
         open_checkpoint(file)
+    found = open_checkpoint(file, model="ViT-B-32-quickgelu")
+    assert (found.config.act, found.config.num_heads, found.assumed) == ("quick_gelu", 12, ())
 
 
 OPENAI = {name: np.array(value, np.int64) for name, value in zip(SCALARS, (24, 77, 100), strict=True)}
