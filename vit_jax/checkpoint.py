@@ -12,12 +12,12 @@ import numpy as np
 from flax import nnx
 
 from parity import checkpoints, configs
-from parity.checkpoints import Checkpoint, adapt, warn_of
+from parity.checkpoints import Checkpoint, adapt, open_to_load
 from parity.configs import Config, Execution
 
 from .models import Model, create_model
 from .sharding import parameter_shardings
-from .state import load_state_dict, named_leaves, state_dict
+from .state import Place, load_state_dict, named_leaves, state_dict
 
 
 def load(
@@ -37,11 +37,11 @@ def load(
     execution: Execution = Execution(),
     **fields: Any,
 ) -> Model:
-    """The model of a checkpoint.
+    """The model of a checkpoint; an `AssumedWarning` says what had to be assumed of it.
 
     Args:
-        path: A native checkpoint, a foreign one, or `hf-hub:owner/name` (`parity.checkpoints.formats.hub`); or what
-            `parity.checkpoints.open_checkpoint` has opened, which can be told the file's own `image_size`.
+        path: Any checkpoint, `hf-hub:owner/name`, or what `parity.checkpoints.open_checkpoint` has opened, which can be
+            told the file's own `image_size`.
         mesh: Where the parameters go, split by the rules of `vit_jax.sharding`; None for the default device.
         dtype: Of the parameters; None for that of the file.
         image_size: Another input size; positions are resized.
@@ -56,32 +56,22 @@ def load(
         execution: How to run the model.
         fields: Config fields that the file doesn't say, such as `num_heads=4`.
 
-    Warns:
-        AssumedWarning: Something was assumed of the file; says what, and how to say it.
-
     Raises:
         ValueError: An unknown model, format, project or field.
         CheckpointError: Not a readable checkpoint, or tensors that don't fit, all in one report.
     """
-    if isinstance(path, Checkpoint):
-        checkpoint = path
-    else:
-        said: dict[str, Any] = dict(
-            model=model, format=format, numerics=numerics, prefix=prefix, ignore=ignore, **fields
-        )
-        checkpoint = checkpoints.open_checkpoint(path, target_size=image_size, **said)
-        known = {"image_size": image_size, "global_pool": global_pool}
-        warn_of((item for item in checkpoint.assumed if known.get(item.field) is None), path=path)
-    config, tensors = adapt(
-        checkpoint,
-        image_size=image_size,
-        patch_size=patch_size,
-        num_classes=num_classes,
-        global_pool=global_pool,
-        dtype=None if dtype is None else jnp.dtype(dtype),
-    )
+    said: dict[str, Any] = dict(model=model, format=format, numerics=numerics, prefix=prefix, ignore=ignore)
+    checkpoint = open_to_load(path, image_size=image_size, global_pool=global_pool, **said, **fields)
+    sizes: dict[str, Any] = dict(image_size=image_size, patch_size=patch_size, num_classes=num_classes)
+    config, tensors = adapt(checkpoint, **sizes, global_pool=global_pool, dtype=dtype and jnp.dtype(dtype))
     built = nnx.eval_shape(lambda: create_model(config, rngs=nnx.Rngs(0), execution=execution))
-    shardings = parameter_shardings(built, mesh) if mesh is not None else {}
+    place = _placer(parameter_shardings(built, mesh) if mesh is not None else {}, dtype)
+    load_state_dict(built, tensors, source=str(checkpoint.path), place=place)
+    return built
+
+
+def _placer(shardings: Mapping[str, jax.sharding.Sharding], dtype: Any) -> Place:
+    """What puts a parameter where it belongs; each device's part alone is read from the file."""
 
     def place(name: str, shape: tuple[int, ...], read: Callable[..., np.ndarray]) -> jax.Array:
         def part(index: tuple[slice, ...] | None = None) -> np.ndarray:
@@ -90,11 +80,9 @@ def load(
 
         if not shardings:
             return jnp.asarray(part())
-        # Each device's part alone is read from the file.
         return jax.make_array_from_callback(shape, shardings[name], part)
 
-    load_state_dict(built, tensors, source=str(checkpoint.path), place=place)
-    return built
+    return place
 
 
 def save(model: Model, path: str | Path, *, name: str = "", source: Mapping[str, Any] | None = None) -> None:

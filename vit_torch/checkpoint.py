@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from parity import checkpoints, configs
-from parity.checkpoints import Checkpoint, adapt, warn_of
+from parity.checkpoints import Checkpoint, adapt, open_to_load
 from parity.configs import Config, Execution
 
 from .models import Model, create_model
@@ -33,11 +33,11 @@ def load(
     execution: Execution = Execution(),
     **fields: Any,
 ) -> Model:
-    """The model of a checkpoint, in evaluation mode.
+    """The model of a checkpoint, in evaluation mode; an `AssumedWarning` says what had to be assumed of it.
 
     Args:
-        path: A native checkpoint, a foreign one, or `hf-hub:owner/name` (`parity.checkpoints.formats.hub`); or what
-            `parity.checkpoints.open_checkpoint` has opened, which can be told the file's own `image_size`.
+        path: Any checkpoint, `hf-hub:owner/name`, or what `parity.checkpoints.open_checkpoint` has opened, which can be
+            told the file's own `image_size`.
         device: Where the parameters go.
         dtype: Of the parameters; None for that of the file.
         image_size: Another input size; positions are resized.
@@ -52,30 +52,14 @@ def load(
         execution: How to run the model.
         fields: Config fields that the file doesn't say, such as `num_heads=4`.
 
-    Warns:
-        AssumedWarning: Something was assumed of the file; says what, and how to say it.
-
     Raises:
         ValueError: An unknown model, format, project or field.
         CheckpointError: Not a readable checkpoint, or tensors that don't fit, all in one report.
     """
-    if isinstance(path, Checkpoint):
-        checkpoint = path
-    else:
-        said: dict[str, Any] = dict(
-            model=model, format=format, numerics=numerics, prefix=prefix, ignore=ignore, **fields
-        )
-        checkpoint = checkpoints.open_checkpoint(path, target_size=image_size, **said)
-        known = {"image_size": image_size, "global_pool": global_pool}
-        warn_of((item for item in checkpoint.assumed if known.get(item.field) is None), path=path)
-    config, tensors = adapt(
-        checkpoint,
-        image_size=image_size,
-        patch_size=patch_size,
-        num_classes=num_classes,
-        global_pool=global_pool,
-        dtype=None if dtype is None else numpy_dtype(dtype),
-    )
+    said: dict[str, Any] = dict(model=model, format=format, numerics=numerics, prefix=prefix, ignore=ignore)
+    checkpoint = open_to_load(path, image_size=image_size, global_pool=global_pool, **said, **fields)
+    sizes: dict[str, Any] = dict(image_size=image_size, patch_size=patch_size, num_classes=num_classes)
+    config, tensors = adapt(checkpoint, **sizes, global_pool=global_pool, dtype=dtype and numpy_dtype(dtype))
     built = create_model(config, device="meta", execution=execution)
     load_state_dict(built, tensors, source=str(checkpoint.path), device=device)
     return built.to(dtype=dtype).eval()

@@ -6,7 +6,7 @@ from .assumed import AssumedWarning, Assumption, warn_of
 from .checkpoint import Checkpoint
 from .containers.tensors import Tensors, dtypes_of, open_tensors, shapes_of, slice_of, write_tensors
 from .formats.native import read, write
-from .formats.registry import FORMATS, SOURCES, convert, open_checkpoint
+from .formats.registry import FORMATS, SOURCES, convert, open_checkpoint, open_to_load
 from .shapes import parameter_count, parameter_shapes
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "expect_floats",
     "open_checkpoint",
     "open_tensors",
+    "open_to_load",
     "parameter_count",
     "parameter_shapes",
     "read",

@@ -76,15 +76,12 @@ def diff(
     if images is None:
         images = _random_images(left.config or right.config, image_size, batch_size, seed)
     captured, dtype, notes = _run(left, right, images, dtype)
-    limit = FORWARD[dtype].limit if tolerance is None else tolerance
-    alignment = align(*captured)
+    alignment, limit = align(*captured), FORWARD[dtype].limit if tolerance is None else tolerance
     comparison = _compare(captured, alignment)
     place = _first_place(comparison, alignment, captured, limit)
-    trials: list[Trial] = []
-    verdict, tried_on = None, ""
+    trials, verdict, tried_on = [], None, ""
     if place is not None and diagnose:
         trials, verdict, tried_on = _diagnose((left, right), images, dtype, captured, alignment, place, limit)
-    assumed = [f"{side.name}: assumed {text}" for side in (left, right) for text in side.assumed]
     return DiffReport(
         left=left.name,
         right=right.name,
@@ -95,8 +92,12 @@ def diff(
         trials=tuple(trials),
         verdict=verdict,
         tried_on=tried_on,
-        notes=(*notes, *assumed, *_differences_of_ours(left, right)),
+        notes=(*notes, *_assumed(left), *_assumed(right), *_differences_of_ours(left, right)),
     )
+
+
+def _assumed(side: Side) -> list[str]:
+    return [f"{side.name}: assumed {text}" for text in side.assumed]
 
 
 def _run(left: Side, right: Side, images: np.ndarray, dtype: str) -> tuple[tuple[Captured, Captured], str, list[str]]:

@@ -66,8 +66,7 @@ def check(
 
     model = said.target(target, target_size=image_size)
     given: dict[str, Any] = {"dtypes": dtypes, "depth": depth, "image_size": image_size, "seed": seed}
-    if batch_size is not None:
-        given["batch_size"] = batch_size
+    given |= {} if batch_size is None else {"batch_size": batch_size}
     run: dict[str, Callable[[], CheckReport]] = {
         "forward": lambda: checks.check_forward(model, **given),
         "layers": lambda: checks.check_layers(model, **given),

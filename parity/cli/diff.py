@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from tyro.conf import Positional
@@ -44,37 +44,34 @@ def diff(
         left: One model.
         right: The other.
         said: What the checkpoints don't say of themselves, on both sides.
-        said_left: The same, on the left alone.
-        said_right: The same, on the right alone.
+        said_left: The same on the left alone.
+        said_right: The same on the right alone.
         dtype: Precision to compare in; float32 where one of them can't run in float64.
         tolerance: Largest relative L2 that passes; by default that of the project for the precision.
         image_size: Another height and width, or one number for both.
         batch_size: Random images in the batch.
         seed: Of the random images.
-        left_layout: Of the images that a function on the left takes; NCHW in PyTorch and NHWC elsewhere by default.
+        left_layout: Of a function's images on the left; NCHW in PyTorch and NHWC elsewhere by default.
         right_layout: Likewise on the right.
         json: Also write the figures to this file.
         markdown: Also write the report to this file.
     """
-    for output in (json, markdown):
-        outputs.check_file(output)
+    outputs.check_file(json)
+    outputs.check_file(markdown)
     use_present_platform(default="cpu")
     from ..checks.diff import diff
 
+    options: dict[str, Any] = dict(image_size=image_size, batch_size=batch_size, seed=seed, dtype=dtype)
     report = diff(
         left,
         right,
-        dtype=dtype,
         tolerance=tolerance,
         layouts=(left_layout, right_layout),
-        image_size=image_size,
-        batch_size=batch_size,
-        seed=seed,
+        **options,
         said=(said.keywords() | said_left.keywords(), said.keywords() | said_right.keywords()),
     )
     print_rich(report)
-    if json is not None:
-        outputs.write_text(json, report.to_json())
-    if markdown is not None:
-        outputs.write_text(markdown, report.markdown())
+    for output, text in ((json, report.to_json), (markdown, report.markdown)):
+        if output is not None:
+            outputs.write_text(output, text())
     return 0 if report.passed else 1

@@ -16,10 +16,11 @@ from .common import (
     Size,
     check_classes,
     escaped,
+    not_used,
     print_rich,
     use_present_platform,
 )
-from .said import Said, SaidOf, print_assumed
+from .said import Said, SaidOf
 
 Training = Literal["torch-training", "flax-training"]
 TRAINING: dict[str, Framework] = {"torch-training": "torch", "flax-training": "flax"}
@@ -58,20 +59,19 @@ def convert(
         if any(change is not None for change in changes) or said.keywords():
             raise ValueError(f"--to {to}: a run moves as it is, without --model, --image-size or the like")
         return _convert_training(src, dst, to=TRAINING[to])
+    checkpoints.FORMATS[to].TARGET.check(dst, src)
     source = checkpoints.convert(
-        src,
+        said.open(src, target_size=image_size),
         dst,
         to=to,
-        said=said.keywords(),
         image_size=image_size,
         patch_size=patch_size,
         num_classes=num_classes,
         global_pool=global_pool,
     )
-    print_assumed(source)
     ignored = source.source.get("ignored", {})
-    for name, reason in ignored.items():
-        print_rich(escaped(f"not used: {name}: {reason}"))
+    for names, reason in not_used(ignored):
+        print_rich(escaped(f"not used: {names}: {reason}"))
     left = f"{len(ignored)} not used, for the reasons above" if ignored else "none left over"
     print_rich(escaped(f"{len(source.tensors)} tensors of {source.name or src} written to {dst} ({to}); {left}"))
     return 0

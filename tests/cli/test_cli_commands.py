@@ -98,13 +98,18 @@ def test_convert_there_and_back_is_exact(capsys, checkpoint, tmp_path):
     assert all(np.array_equal(back.tensors[name], tensor) for name, tensor in tensors.items())
 
 
+SIZE = ("--set", "image_size={}x{}".format(*configs.get(NAME).image_size))
+
+
 def test_what_a_lone_file_does_not_say_is_said_by_flags(capsys, checkpoint, tmp_path):
     """The advice of the error leads to the model; what is assumed is printed and kept."""
     file = checkpoint / "model.safetensors"
-    code, _, err = run(capsys, "convert", file, tmp_path / "out")
+    code, _, err = run(capsys, "convert", file, tmp_path / "out", *SIZE)
     assert code == 2
     assert "--set num_heads=N" in err.replace("\n", " ")
-    code, _, err = run(capsys, "convert", file, tmp_path / "out", "--set", f"num_heads={configs.get(NAME).num_heads}")
+    code, _, err = run(
+        capsys, "convert", file, tmp_path / "out", "--set", f"num_heads={configs.get(NAME).num_heads}", *SIZE
+    )
     assert code == 0, err
     assert "assumed: act gelu" in err
     found = checkpoints.open_checkpoint(tmp_path / "out")

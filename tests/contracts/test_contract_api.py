@@ -30,11 +30,12 @@ API: dict[str, dict[str, str]] = {
         "replace": "config, **overrides",
     },
     "parity.checkpoints": {
-        "convert": "src, dst, *, to, model, format, numerics, image_size, patch_size, num_classes, global_pool",
-        "open_checkpoint": "path, *, model, format, numerics",
+        "convert": "src, dst, *, to, model, format, numerics, prefix, ignore, image_size, patch_size, num_classes, "
+        "global_pool, **fields",
+        "open_checkpoint": "path, *, model, format, numerics, prefix, ignore, target_size, **fields",
         "read": "path",
         "write": "path, config, tensors, *, name, source",
-        "account": "expected, found, *, source",
+        "account": "expected, found, *, source, called, advice",
     },
     "parity.runs": {
         "read_training": "path, *, step",
@@ -61,12 +62,14 @@ API: dict[str, dict[str, str]] = {
     "vit_jax.models": {"create_model": "name, *, rngs, execution, **overrides"},
     "vit_torch.models": {"create_model": "name, *, device, execution, **overrides"},
     "vit_jax.checkpoint": {
-        "load": "path, *, mesh, dtype, image_size, patch_size, num_classes, global_pool, execution",
-        "save": "model, path, *, name",
+        "load": "path, *, mesh, dtype, image_size, patch_size, num_classes, global_pool, model, format, numerics, "
+        "prefix, ignore, execution, **fields",
+        "save": "model, path, *, name, source",
     },
     "vit_torch.checkpoint": {
-        "load": "path, *, device, dtype, image_size, patch_size, num_classes, global_pool, execution",
-        "save": "model, path, *, name",
+        "load": "path, *, device, dtype, image_size, patch_size, num_classes, global_pool, model, format, numerics, "
+        "prefix, ignore, execution, **fields",
+        "save": "model, path, *, name, source",
     },
     "vit_jax.state": {
         "named_leaves": "model",

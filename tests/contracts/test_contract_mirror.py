@@ -26,6 +26,7 @@ ONE_SIDED_NAMES = {
     "vit_jax/run_directory.py:read_run": "what PyTorch's training saves, parity.checkpoints reads without PyTorch",
     "vit_torch/state.py:to_numpy": "JAX arrays are NumPy arrays",
     "vit_torch/state.py:from_numpy": "JAX arrays are NumPy arrays",
+    "vit_torch/state.py:numpy_dtype": "JAX's types are NumPy's",
 }
 # What a framework needs and the other hasn't.
 OWN_PARAMETERS = {"rngs", "axes", "dtype", "device", "devices", "mesh", "place", "parallel", "start"}

@@ -143,10 +143,7 @@ def write(
         raise CheckpointError(f"{path}: the Meta format can't express this config: it has no {strange[0]}")
     names = _names_of(config)
     if names.kind == "dinov2" and config.pos_embed_prefix == "none":
-        # DINOv2 has a position for the class token; timm, which doesn't, has added it to the token.
-        positions = np.asarray(tensors["pos_embed"])
-        tensors = Overlay(tensors, {"pos_embed": np.concatenate([np.zeros_like(positions[:, :1]), positions], axis=1)})
-        config = replace(config, pos_embed_prefix="class")
+        config, tensors = _with_position_of_class(config, tensors)
     pairs = pair_up(_table(config, names), config, source=str(path))
     added: dict[str, np.ndarray] = {}
     if names.kind in ("dinov2", "dinov3"):
@@ -177,6 +174,15 @@ def write(
         free=free,
     )
     write_directory(path, TARGET, theirs, {DOCUMENT: document})
+
+
+def _with_position_of_class(
+    config: Config, tensors: Mapping[str, np.ndarray]
+) -> tuple[Config, Mapping[str, np.ndarray]]:
+    """The same model as DINOv2 has it, with a position for the class token; timm has added it to the token."""
+    positions = np.asarray(tensors["pos_embed"])
+    positions = np.concatenate([np.zeros_like(positions[:, :1]), positions], axis=1)
+    return replace(config, pos_embed_prefix="class"), Overlay(tensors, {"pos_embed": positions})
 
 
 def _names(shapes: Mapping[str, Shape]) -> Names:

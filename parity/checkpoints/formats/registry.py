@@ -5,19 +5,19 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ...configs import Config, close_match
 from ..accounting import CheckpointError, account, cut, expect_floats
 from ..adapt import adapt
-from ..assumed import Given, with_fields
+from ..assumed import Given, warn_of, with_fields
 from ..checkpoint import Checkpoint
 from ..containers.document import read_json
 from ..containers.tensors import dtypes_of, shapes_of
 from ..shapes import parameter_shapes
-from . import google, hub, huggingface, meta, native, open_clip, run, timm, torchvision
+from . import google, hub, huggingface, meta, native, open_clip, open_clip_config, run, timm, torchvision
 from .numerics import FIELDS, with_numerics
 from .opened import Opened
 
@@ -109,7 +109,8 @@ def open_checkpoint(
 
     Args:
         path: A directory, a file of tensors, or `hf-hub:owner/name`, which is downloaded.
-        model: A registered name, or a config, for what a file doesn't say of itself.
+        model: A registered name, one of open_clip's such as `ViT-B-32-quickgelu`, or a config, for what a file doesn't
+            say of itself.
         format: One of `SOURCES`; recognised from the files by default.
         numerics: The project as whose model the weights are run, one of `numerics.SOURCES` beside this module; by
             default the one they come from.
@@ -129,7 +130,8 @@ def open_checkpoint(
     """
     if format is not None and format not in SOURCES:
         raise ValueError(f"from: got {format!r}, expected one of {_listed(SOURCES)}{close_match(format, SOURCES)}")
-    given = Given(model, fields, target_size=target_size)
+    of_open_clip = open_clip_config.named(model) if isinstance(model, str) else None
+    given = Given(of_open_clip or model, fields, target_size=target_size)
     path = hub.download(str(path)) if str(path).startswith(hub.PREFIX) else Path(path)
     opened = Opened(path, prefix=prefix, ignore=(ignore,) if isinstance(ignore, str) else tuple(ignore))
     try:
@@ -141,6 +143,32 @@ def open_checkpoint(
         # A document may hold anything in any place; what is read on the way to a config can't all be foreseen.
         raise CheckpointError(f"{path}: not a sound checkpoint: {type(error).__name__}: {error}") from error
     return checkpoint if numerics is None else _with_numerics(checkpoint, numerics)
+
+
+def open_to_load(
+    path: str | Path | Checkpoint,
+    *,
+    image_size: int | tuple[int, int] | None,
+    global_pool: str | None,
+    **said: Any,
+) -> Checkpoint:
+    """A checkpoint, with a warning of what was assumed of it; what is opened already is taken as it is.
+
+    Args:
+        path: As `open_checkpoint` takes it, or what it gave.
+        image_size: That is wanted in the end, like `global_pool`; neither is an assumption then.
+        global_pool: Pooling.
+        said: Keywords of `open_checkpoint`.
+
+    Raises:
+        CheckpointError: As `open_checkpoint`.
+    """
+    if isinstance(path, Checkpoint):
+        return path
+    checkpoint = open_checkpoint(path, target_size=image_size, **said)
+    known = {"image_size": image_size, "global_pool": global_pool}
+    warn_of([item for item in checkpoint.assumed if known.get(item.field) is None], path=path, stacklevel=4)
+    return checkpoint
 
 
 def _with_rest(checkpoint: Checkpoint, given: Given) -> Checkpoint:
@@ -181,30 +209,37 @@ def _with_numerics(checkpoint: Checkpoint, numerics: str) -> Checkpoint:
 
 
 def convert(
-    src: str | Path,
+    src: str | Path | Checkpoint,
     dst: str | Path,
     *,
     to: str = "native",
+    model: str | Config | None = None,
+    format: str | None = None,
+    numerics: str | None = None,
+    prefix: str | None = None,
+    ignore: Sequence[str] = (),
     image_size: int | tuple[int, int] | None = None,
     patch_size: int | tuple[int, int] | None = None,
     num_classes: int | None = None,
     global_pool: str | None = None,
-    said: Mapping[str, Any] | None = None,
     **fields: Any,
 ) -> Checkpoint:
     """Writes a checkpoint in another format, every tensor accounted for.
 
     Args:
-        src: As `open_checkpoint` takes it.
+        src: As `open_checkpoint` takes it, or what it has opened, which can be told the file's own `image_size`.
         dst: The directory to write.
         to: One of `FORMATS`.
+        model: What the source doesn't say of itself, as in `open_checkpoint`, like the next four and `fields`.
+        format: Of the source.
+        numerics: Of the result.
+        prefix: Of the model's names.
+        ignore: Tensors to leave out.
         image_size: Of the result, as in `adapt`, like the next three.
         patch_size: Another patch size.
         num_classes: Another head.
         global_pool: Another pooling.
-        said: What the source doesn't say of itself, as keywords of `open_checkpoint`, its own `image_size` among them.
-        fields: The same, where no name above has another meaning: `model`, `format`, `numerics`, `prefix`, `ignore`,
-            and config fields.
+        fields: Config fields.
 
     Returns:
         The source, as it was opened.
@@ -215,18 +250,22 @@ def convert(
     """
     if to not in FORMATS:
         raise ValueError(f"to: got {to!r}, expected one of {_listed(FORMATS)}{close_match(to, FORMATS)}")
-    FORMATS[to].TARGET.check(dst, src)
-    opened = open_checkpoint(src, **{"target_size": image_size, **fields, **(said or {})})
-    account(parameter_shapes(opened.config), shapes_of(opened.tensors), source=str(src))
-    expect_floats(dtypes_of(opened.tensors), source=str(src))
+    FORMATS[to].TARGET.check(dst, src.path if isinstance(src, Checkpoint) else src)
+    if isinstance(src, Checkpoint):
+        source = src
+    else:
+        said: dict[str, Any] = dict(model=model, format=format, numerics=numerics, prefix=prefix, ignore=ignore)
+        source = open_checkpoint(src, target_size=image_size, **said, **fields)
+    account(parameter_shapes(source.config), shapes_of(source.tensors), source=str(source.path))
+    expect_floats(dtypes_of(source.tensors), source=str(source.path))
     config, tensors = adapt(
-        opened, image_size=image_size, patch_size=patch_size, num_classes=num_classes, global_pool=global_pool
+        source, image_size=image_size, patch_size=patch_size, num_classes=num_classes, global_pool=global_pool
     )
-    origin: dict[str, Any] = dict(opened.source or {"format": "vit-parity"})
-    if opened.assumed:
-        origin["assumed"] = [assumption.to_json() for assumption in opened.assumed]
-    FORMATS[to].write(dst, config, tensors, name=opened.name, source=origin)
-    return opened
+    origin: dict[str, Any] = dict(source.source or {"format": "vit-parity"})
+    if source.assumed:
+        origin["assumed"] = [assumption.to_json() for assumption in source.assumed]
+    FORMATS[to].write(dst, config, tensors, name=source.name, source=origin)
+    return source
 
 
 def _listed(formats: dict) -> str:

@@ -99,6 +99,18 @@ def grid_of(
                 f"{path}: image_size: got {size}, a grid of {grid[0]} x {grid[1]}, but the file has {numbers} "
                 "positions of patches; --set image_size is the size that the file is for, --image-size another to have"
             )
+    return _square(given, patches, prefixes, patch_size, path=path)
+
+
+def _square(
+    given: Given,
+    patches: Mapping[str, int],
+    prefixes: Mapping[str, int],
+    patch_size: tuple[int, int],
+    *,
+    path: Path,
+) -> dict[str, Any]:
+    """The square grid where no size is said, if that is the usual one of the readings."""
     squares = {name: math.isqrt(number) for name, number in patches.items() if is_square(number)}
     if not squares:
         number = next(iter(patches.values()))
@@ -108,6 +120,7 @@ def grid_of(
         )
     name, side = next(iter(squares.items()))
     usual = next(iter(patches))
+    count = patches[name] + prefixes[name]
     if patches[name] != patches[usual]:
         first, second = say("pos_embed_prefix", value=name), say("image_size", value="HEIGHTxWIDTH")
         raise CheckpointError(

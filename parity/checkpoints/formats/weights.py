@@ -60,7 +60,7 @@ _UNUSED = [
     (re.compile(pattern), reason)
     for pattern, reason in (
         (r"(?:.*\.)?head\.(?:mlp2?\.\d+\.\w+|last_layer2?\..*|last_norm2?\..*)", "projection head of pretraining"),
-        (r"(?:.*\.)?(?:queue|queue_ptr|center|center2|n_averaged|num_updates)", "state of training"),
+        (r"(?:.*\.)?(?:queue|queue_ptr|center|center2|n_averaged|num_updates|step|global_step)", "state of training"),
         (r"(?:.*\.)?num_batches_tracked", "a counter, which evaluation doesn't ask"),
         (r"(?:.*\.)?total_(?:ops|params)", "counts of operations and parameters"),
     )
