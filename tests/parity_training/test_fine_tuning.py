@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +24,14 @@ from fine_tuning import (
     write_native,
     write_timm,
 )
-from training_runs import assert_same_losses, assert_same_state
+from training_runs import assert_same_losses, assert_same_state, free_address
 
+from parity import recipes
 from parity.checkpoints import open_checkpoint
 from parity.compare import not_identical
 from parity.runs import convert_training, read_training
 
+WORKER = Path(__file__).with_name("fine_tuning_worker.py")
 both = pytest.mark.parametrize("framework", FRAMEWORKS)
 
 
@@ -107,6 +112,26 @@ def test_a_run_that_was_stopped_goes_on_without_its_source(folder, runs, tmp_pat
         train(framework, recipe, tmp_path / run)
         assert_same_state(tmp_path / run, runs[framework])
     assert (tmp_path / "run" / "init.json").read_text() == (tmp_path / "moved" / "init.json").read_text()
+
+
+def test_processes_with_a_mesh_read_their_parts(folder, runs, tmp_path):
+    """Two processes with two devices each: kernels in four parts, and rows in two; the first process alone records."""
+    recipe = recipe_of(folder, write_timm(tmp_path / "timm"), mesh=recipes.MeshShape(data=1, fsdp=2, tensor=2))
+    (tmp_path / "recipe.json").write_text(json.dumps(recipes.to_dict(recipe)))
+    address = free_address()
+    command = [sys.executable, str(WORKER), str(tmp_path / "recipe.json"), str(tmp_path / "run")]
+    processes = [
+        subprocess.Popen([*command, str(rank), address], stderr=subprocess.PIPE, text=True, env=dict(os.environ))
+        for rank in range(2)
+    ]
+    errors = [process.communicate(timeout=240)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
+    assert_same_losses(losses(tmp_path / "run"), losses(runs["flax"]))
+    assert_same_state(tmp_path / "run", runs["flax"])
+    records = [
+        json.loads((run / "init.json").read_text())["source"]["files"] for run in (tmp_path / "run", runs["flax"])
+    ]
+    assert records[0] == records[1] != {}
 
 
 def test_another_seed_of_the_head_is_noticed(folder, runs, tmp_path):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import jax
 import pytest
-from training_runs import PARALLEL, assert_same_losses, assert_same_state
+from training_runs import PARALLEL, assert_same_losses, assert_same_state, free_address
 
 import vit_jax.train
 import vit_torch.train
@@ -20,12 +19,6 @@ from parity.runs.metrics import read_metrics
 from parity.tolerances import TRAINING_STATE
 
 WORKER = Path(__file__).with_name("parallel_worker.py")
-
-
-def free_address() -> str:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{found.getsockname()[1]}"
 
 
 def run_two(framework: str, directory: Path) -> None:

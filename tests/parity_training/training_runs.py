@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -79,3 +80,10 @@ def assert_same_losses(left: list[float], right: list[float]) -> None:
     """Two loss curves within the float64 tolerance, neither of which stands still."""
     np.testing.assert_allclose(left, right, rtol=TRAINING_LOSS["float64"].limit)
     assert np.ptp(left) > 0.1
+
+
+def free_address() -> str:
+    """Where processes of this machine can meet."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{found.getsockname()[1]}"
