@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import itertools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 from tyro.conf import Positional, UseAppendAction
@@ -24,6 +23,7 @@ from .common import (
     use_cpu_devices,
     use_present_platform,
 )
+from .said import parsed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,35 +53,13 @@ class SourceOptions:
         """
         given = {"format": self.from_, "numerics": self.numerics, "prefix": self.prefix, "ignore": self.ignore}
         given = {name: value for name, value in given.items() if value}
-        fields = _fields(self.set)
+        fields = parsed(self.set)
         if recipe.init_from:
             return dataclasses.replace(recipe, init_options=given | fields)
         if given:
             flag = "from" if "format" in given else next(iter(given))
             raise ValueError(f"--{flag}: says something of a checkpoint; expected --init-from with it")
         return dataclasses.replace(recipe, overrides=dict(recipe.overrides) | fields)
-
-
-def _fields(pairs: Sequence[str]) -> dict[str, Any]:
-    """Config fields of `FIELD=VALUE`; a value is a number, true, false, none, 16x24 or a word."""
-    fields = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not (name and equals):
-            raise ValueError(f"--set: got {pair!r}, expected FIELD=VALUE, such as num_heads=4")
-        fields[name.replace("-", "_")] = _value(text)
-    return fields
-
-
-def _value(text: str) -> Any:
-    words = {"true": True, "false": False, "none": "none"}
-    sizes = text.split("x")
-    if len(sizes) == 2 and all(size.isdecimal() for size in sizes):
-        return int(sizes[0]), int(sizes[1])
-    try:
-        return words[text.lower()] if text.lower() in words else ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
 
 
 def train_recipe(

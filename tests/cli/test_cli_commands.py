@@ -183,6 +183,37 @@ def test_train_help_of_a_recipe_shows_its_fields(capsys):
         assert flag in out
 
 
+def test_train_from_a_checkpoint_has_its_model_by_default(capsys):
+    code, out, _ = run(capsys, "train", "digits", "--init-from", "there", "--help")
+    assert code == 0
+    text = " ".join(out.replace("│", " ").split())
+    assert "(default: '')" in text.partition("--model")[2].partition("--image-size")[0]
+    assert "(default: there)" in text.partition("--init-from")[2].partition("--batch-size")[0]
+    assert all(flag in text for flag in ("--from", "--numerics", "--prefix", "--ignore", "--set"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--numerics", "timm"], "--numerics: says something of a checkpoint; expected --init-from with it"),
+        (["--from", "timm"], "--from: says something of a checkpoint; expected --init-from with it"),
+        (["--set", "dpeth=2"], "unknown config field 'dpeth'; did you mean 'depth'?"),
+        (["--set", "depth"], "set: got 'depth', expected FIELD=VALUE, such as num_heads=4"),
+        (
+            ["--init-from", "runs/a", "--directory", "runs/a"],
+            "init_from: got runs/a, which a run in runs/a would change",
+        ),
+    ],
+)
+def test_train_says_what_a_start_lacks(capsys, tmp_path, monkeypatch, arguments, expected):
+    pytest.importorskip("vit_jax.train", reason="training needs jax", exc_type=ImportError)
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(capsys, "train", "digits", *arguments)
+    assert code == 2
+    assert expected in " ".join(err.split())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_train_takes_data_as_eval_does(capsys, tmp_path):
     pytest.importorskip("vit_jax.train", reason="training needs jax", exc_type=ImportError)
     code, _, err = run(capsys, "train", "digits", "--data", "digitss", "--directory", tmp_path, "--data-dir", tmp_path)
