@@ -17,6 +17,7 @@ from jax.experimental import multihost_utils
 
 from parity import runs
 from parity.checkpoints import Checkpoint, CheckpointError, Tensors, account
+from parity.checkpoints.accounting import LINES, cut
 from parity.configs import Config
 from parity.recipes import Recipe
 from parity.runs import TrainingState
@@ -108,7 +109,8 @@ def read_training(path: Path, *, step: int | None = None) -> TrainingState:
     counts = {name: leaf for name, leaf in _by_name(state).items() if np.issubdtype(leaf.dtype, np.integer)}
     wrong = [f"{name}: got {count}" for name, count in counts.items() if count != number]
     if wrong:
-        raise CheckpointError(f"{found / STATE}: expected {number}, the step, of each counter\n  " + "\n  ".join(wrong))
+        what = f"expected {number}, the step, of each counter"
+        raise CheckpointError(f"{found / STATE}: {what}\n  {cut(wrong, between=LINES)}")
 
     def canonical(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
         return {name: np.ascontiguousarray(params.rules[name].to_canonical(value)) for name, value in arrays.items()}

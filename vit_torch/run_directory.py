@@ -17,6 +17,7 @@ from torch import Tensor
 
 from parity import outputs, runs
 from parity.checkpoints import CheckpointError
+from parity.checkpoints.accounting import LINES, cut
 from parity.checkpoints.containers.document import read_json
 from parity.recipes import Recipe
 from parity.runs import TrainingState
@@ -146,7 +147,8 @@ def read_training(path: Path, *, step: int | None = None) -> TrainingState:
     counts = {"step": saved["step"], **counts}
     wrong = [f"{name}: got {count}" for name, count in counts.items() if count != int(found.name)]
     if wrong:
-        raise CheckpointError(f"{file}: expected {found.name}, the step, of each counter\n  " + "\n  ".join(wrong))
+        what = f"expected {found.name}, the step, of each counter"
+        raise CheckpointError(f"{file}: {what}\n  {cut(wrong, between=LINES)}")
     if saved["step"] == 0 or (recipe.optimizer.name == "sgd" and not recipe.optimizer.momentum):
         # optax keeps zeros from the start and a sum that nothing reads, and PyTorch only what it was given.
         for moment in MOMENTS[recipe.optimizer.name]:

@@ -9,7 +9,8 @@ import numpy as np
 Shape = tuple[int, ...]
 
 _SHOWN = 20
-_LINES = "\n  "
+# Between the lines of a report in an error.
+LINES = "\n  "
 
 
 class CheckpointError(ValueError):
@@ -52,7 +53,7 @@ def account(
     if problems:
         what = f"{len(problems)} of {len(expected)} expected tensors don't fit"
         hint = f"\n{advice}" if advice and not expected.keys() >= found.keys() else ""
-        raise CheckpointError(f"{source}: {what}\n  {cut(problems, between=_LINES)}{hint}")
+        raise CheckpointError(f"{source}: {what}\n  {cut(problems, between=LINES)}{hint}")
 
 
 def expect_floats(dtypes: Mapping[str, np.dtype], *, source: str) -> None:
@@ -68,4 +69,4 @@ def expect_floats(dtypes: Mapping[str, np.dtype], *, source: str) -> None:
     # NumPy counts its own types alone as floating; bfloat16 and float8 are of `ml_dtypes`.
     wrong = [f"{name}: got {dtype}" for name, dtype in dtypes.items() if "float" not in dtype.name]
     if wrong:
-        raise CheckpointError(f"{source}: expected floating-point numbers\n  {cut(wrong, between=_LINES)}")
+        raise CheckpointError(f"{source}: expected floating-point numbers\n  {cut(wrong, between=LINES)}")

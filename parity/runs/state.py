@@ -17,6 +17,7 @@ import numpy as np
 
 from .. import outputs
 from ..checkpoints import CheckpointError, account, parameter_shapes, shapes_of
+from ..checkpoints.accounting import LINES, cut
 from ..configs import Config, close_match
 from ..recipes import MOMENTS, Recipe
 from . import directory as directories
@@ -76,7 +77,7 @@ class TrainingState:
         dtype = np.dtype(np.float64 if self.recipe.precision == "float64" else np.float32)
         wrong = [f"{name}: got {value.dtype}" for name, value in found.items() if value.dtype != dtype]
         if wrong:
-            raise CheckpointError(f"{source}: expected numbers of type {dtype}\n  " + "\n  ".join(wrong))
+            raise CheckpointError(f"{source}: expected numbers of type {dtype}\n  {cut(wrong, between=LINES)}")
         # Before the first step there is something to keep where the values came from a checkpoint.
         first = 0 if self.recipe.init_from else 1
         if not first <= self.step <= self.recipe.steps:
