@@ -14,8 +14,8 @@ INTERRUPTED = 130
 WRONG = 2
 # Packages that may be absent, and the extra that has each.
 EXTRAS = {
-    **dict.fromkeys(("jax", "jaxlib", "flax", "optax", "orbax"), "jax"),
-    **dict.fromkeys(("torch", "tensorboardX"), "torch"),
+    **dict.fromkeys(("jax", "jaxlib", "flax", "optax", "orbax", "tensorboardX"), "jax"),
+    "torch": "torch",
     **dict.fromkeys(("grain", "importlib_resources", "PIL", "sklearn", "tensorflow_datasets"), "data"),
     "huggingface_hub": "hub",
     "matplotlib": "plot",
