@@ -213,6 +213,14 @@ def test_classes_of_a_config_json_without_any(tmp_path):
     assert open_checkpoint(path).config.num_classes == 7
 
 
+def test_a_config_json_without_a_class_has_that_of_the_names(tmp_path):
+    """`config.save_pretrained` writes no class, only what `model.save_pretrained` adds does."""
+    path = made(tmp_path / "a", architectures=None)
+    assert open_checkpoint(path).source["architecture"] == "ViTForImageClassification"
+    teacher = made(tmp_path / "b", "DeiTForImageClassificationWithTeacher", architectures=None)
+    assert open_checkpoint(teacher).source["architecture"] == "DeiTForImageClassificationWithTeacher"
+
+
 @pytest.mark.parametrize("beside", [True, False])
 def test_a_pooler_beside_a_classifier_has_two_readings(beside, tmp_path):
     pooler = {
@@ -223,9 +231,9 @@ def test_a_pooler_beside_a_classifier_has_two_readings(beside, tmp_path):
     said = {} if beside else HEADS
     if not beside:
         (path / CONFIG).unlink()
-    with pytest.raises(CheckpointError, match=r"--ignore 'vit.pooler.\*'.*--set pre_logits_dim=N"):
+    with pytest.raises(CheckpointError, match=r"--ignore '\*vit.pooler.\*'.*--set pre_logits_dim=N"):
         open_checkpoint(path, **said)
-    assert open_checkpoint(path, ignore="vit.pooler.*", **said).config.pre_logits_dim is None
+    assert open_checkpoint(path, ignore="*vit.pooler.*", **said).config.pre_logits_dim is None
     between = open_checkpoint(path, pre_logits_dim=24, **said)
     assert between.config.pre_logits_dim == 24
     assert np.array_equal(between.tensors["pre_logits.fc.weight"], pooler["vit.pooler.dense.weight"])

@@ -12,7 +12,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from ..accounting import CheckpointError
+from ..accounting import CheckpointError, cut
 from . import meta, open_clip, torchvision
 
 PREFIX = "hf-hub:"
@@ -32,12 +32,14 @@ _WEIGHTS = (
     ("model.safetensors.index.json", "model-*-of-*.safetensors"),
     ("pytorch_model.bin",),
     ("pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin"),
+    ("flax_model.msgpack",),
+    ("flax_model.msgpack.index.json", "flax_model-*-of-*.msgpack"),
     ("open_clip_model.safetensors",),
     ("open_clip_pytorch_model.safetensors",),
     ("open_clip_pytorch_model.bin",),
 )
 # Where there is none of them: one file of weights, which is opened by itself.
-_LONE = ("*.safetensors", "*.npz", "*.pth", "*.pt", "*.bin")
+_LONE = ("*.safetensors", "*.npz", "*.pth", "*.pt", "*.bin", "*.msgpack")
 
 
 def download(name: str, *, local_files_only: bool = False) -> Path:
@@ -94,12 +96,12 @@ def _choose(name: str, files: Iterable[str]) -> tuple[bool, list[str]]:
     for pattern in _LONE:
         found = [file for file in files if fnmatch(file, pattern)]
         if len(found) > 1:
-            raise CheckpointError(f"{name}: several files of weights and none of the usual names: {', '.join(found)}")
+            raise CheckpointError(f"{name}: several files of weights and none of the usual names: {cut(found)}")
         if found:
             return True, found
     expected = ", ".join(weights[0] for weights in _WEIGHTS)
     raise CheckpointError(
-        f"{name}: no weights: found {', '.join(files) or 'nothing'}; expected one of {expected}, or one .npz or .pth"
+        f"{name}: no weights: found {cut(files) or 'nothing'}; expected one of {expected}, or one .npz or .pth"
     )
 
 

@@ -23,9 +23,10 @@ from ..native import CONFIG
 from ..opened import Opened
 from ..settled import fits, images_of
 from ..translate import Pair, Theirs, Unused, pair_up
+from ..weights import choose as choose_weights
 from .architecture import Architecture, Json, default_labels, labels_of
 from .flax import as_torch
-from .lone import implied, settled_pooling, with_asked, with_classes
+from .lone import implied, settled_pooling, with_asked, with_class, with_classes
 from .preprocessing import PROCESSORS, ImageProcessor, from_huggingface, to_huggingface
 from .registry import architecture_of, choose
 
@@ -64,10 +65,12 @@ def read(opened: Opened, given: Given) -> Checkpoint:
     """
     path = opened.path
     folder = path if path.is_dir() else path.parent
-    weights = as_torch(opened.weights("huggingface"))
+    weights = choose_weights(
+        as_torch(opened.tensors()), format="huggingface", prefix=opened.prefix, ignore=opened.ignore
+    )
     document = folder / CONFIG
     if document.is_file() and (path.is_dir() or is_huggingface(folder)):
-        data, where = read_json(document), document
+        data, where = with_class(read_json(document), weights), document
         architecture = _checked(where, lambda: architecture_of(data, weights.tensors))
         data = _checked(where, lambda: with_classes(data, architecture, weights.shapes, given))
     else:
@@ -76,7 +79,7 @@ def read(opened: Opened, given: Given) -> Checkpoint:
     config = _checked(where, lambda: architecture.config(data))
     config = _checked(where, lambda: with_asked(config, architecture, weights.tensors, given))
     if where == path:
-        config = _checked(where, lambda: settled_pooling(config, architecture, given))
+        config = _checked(where, lambda: settled_pooling(config, architecture, weights, given))
     processor = _image_processor(folder, architecture.model_type)
     images = _checked(path, lambda: _preprocessing(processor, config, architecture.model_type, given))
     config = _checked(path, lambda: replace(config, preprocessing=images))

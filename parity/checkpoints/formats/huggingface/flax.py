@@ -15,7 +15,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ...containers.stored import FileTensors, StoredArray, c_strides
-from ..weights import Weights
 
 # Ours by the last name there.
 _LAST_NAMES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
@@ -23,21 +22,15 @@ _LAST_NAMES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
 _KERNELS = {2: (1, 0), 4: (3, 2, 0, 1)}
 
 
-def is_flax(weights: Weights) -> bool:
-    """Whether a model's tensors have Flax's names."""
-    return any(name.endswith(".kernel") for name in weights.tensors)
-
-
-def as_torch(weights: Weights) -> Weights:
-    """The same model by PyTorch's names; no tensor is read, since axes are moved by their strides in the file.
+def as_torch(tensors: FileTensors) -> FileTensors:
+    """The same tensors by PyTorch's names; none is read, since axes are moved by their strides in the file.
 
     Args:
-        weights: Of a Flax class; others are given back as they are.
+        tensors: Of a file; of one that has none of Flax's names they are given back as they are.
     """
-    if not is_flax(weights):
-        return weights
-    arrays = dict(_as_torch(name, array) for name, array in weights.tensors.arrays.items())
-    return replace(weights, tensors=FileTensors(weights.path, arrays, container=weights.tensors.container))
+    if not any(name.endswith(".kernel") for name in tensors):
+        return tensors
+    return replace(tensors, arrays=dict(_as_torch(name, array) for name, array in tensors.arrays.items()))
 
 
 def _as_torch(name: str, array: StoredArray) -> tuple[str, StoredArray]:

@@ -71,10 +71,7 @@ def implied(weights: Weights, given: Given, *, path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: Names of no class that is known, shapes of no model, or something that has to be asked for.
     """
-    shapes = weights.shapes
-    anchor = next(name for name in shapes if re.fullmatch(rf"(?:\w+\.)?{_PATCHES}", name))
-    base = anchor[: anchor.index("embeddings.")]
-    file = _File(path, {name.removeprefix(base): shape for name, shape in shapes.items()}, base)
+    shapes, file = weights.shapes, _file(weights, path)
     family = _family(file)
     name = family + _purpose(file, family)
     kind = _architecture(name, file)
@@ -94,6 +91,17 @@ def implied(weights: Weights, given: Given, *, path: Path) -> dict[str, Any]:
     if name == "CLIPModel":
         data["projection_dim"] = file.size(r"visual_projection\.weight")[0]
     return data | ({"vision_config": tower} if kind.nested else tower)
+
+
+def with_class(data: Json, weights: Weights) -> dict[str, Any]:
+    """A `config.json` that lists no class, of which it has the type alone, with the one that names imply."""
+    file = _file(weights, weights.path)
+    purpose = _purpose(file, _family(file))
+    if data.get("architectures") or purpose.endswith("Model"):
+        return dict(data)
+    kinds = [kind for kind in ARCHITECTURES if kind.model_type == data.get("model_type")]
+    names = [kind.name for kind in kinds if kind.name.endswith(purpose)]
+    return dict(data) | {"architectures": names[:1]}
 
 
 def with_classes(data: Json, architecture: Architecture, shapes: Mapping[str, Shape], given: Given) -> dict[str, Any]:
@@ -132,25 +140,35 @@ def with_asked(config: VitConfig, architecture: Architecture, names: Collection[
         prefix = pooler[0].removesuffix("dense.weight")
         raise ValueError(
             f"{pooler[0]}: a pooler beside a classifier, which no class of transformers has: if the classifier takes "
-            f"the class token, leave it out with --ignore '{prefix}*'; if it takes what the pooler makes, "
+            f"the class token, leave it out with --ignore '*{prefix}*'; if it takes what the pooler makes, "
             f"{say('pre_logits_dim', value='N')}, the pooler's width"
         )
     return replace(config, pre_logits_dim=width)
 
 
-def settled_pooling(config: VitConfig, architecture: Architecture, given: Given) -> VitConfig:
+def settled_pooling(config: VitConfig, architecture: Architecture, weights: Weights, given: Given) -> VitConfig:
     """A lone file's config, with its pooling settled where the names don't say it.
 
     Raises:
         ValueError: A pooling that makes no model.
     """
-    if architecture.labels and not config.num_classes:
+    head = weights.called("classifier.weight")
+    if config.num_classes and "classifier.weight" in weights.tensors and "classifier." not in head:
+        why = f"that of {architecture.name}; {head} is the head of another class around it"
+    elif architecture.labels and not config.num_classes:
         why = f"that of {architecture.name}, for there is neither classifier nor pooler"
     elif architecture.name == "BeitModel" and config.final_norm:
         why = "BeitModel's; Data2VecVisionModel, which has the same names, gives all tokens: none"
     else:
         return config
     return replace(config, global_pool=given.settle("global_pool", usual=config.global_pool, why=why))
+
+
+def _file(weights: Weights, path: Path) -> _File:
+    shapes = weights.shapes
+    anchor = next(name for name in shapes if re.fullmatch(rf"(?:\w+\.)?{_PATCHES}", name))
+    base = anchor[: anchor.index("embeddings.")]
+    return _File(path, {name.removeprefix(base): shape for name, shape in shapes.items()}, base)
 
 
 def _classes(architecture: Architecture, shapes: Mapping[str, Shape]) -> int:
