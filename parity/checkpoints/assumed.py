@@ -9,6 +9,7 @@ is usual it is asked for: an error with the readings there are, and how to say e
 from __future__ import annotations
 
 import dataclasses
+import json
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -38,7 +39,10 @@ class Assumption:
 
     def __str__(self) -> str:
         value = self.value
-        shown = "x".join(map(str, value)) if isinstance(value, tuple) else value
+        shown = value
+        if isinstance(value, tuple):
+            is_size = all(isinstance(item, int) for item in value)
+            shown = "x".join(map(str, value)) if is_size else json.dumps(jsonable(value), separators=(",", ":"))
         if dataclasses.is_dataclass(value):
             shown = ", ".join(f"{name}={item}" for name, item in vars(value).items() if item is not None)
         return f"{self.field} {shown}: {self.why}"

@@ -19,8 +19,8 @@ from ..assumed import Given, say
 from ..shapes import Shape
 from .foreign import depth_of, make, shape_of
 from .settled import PLUS_MINUS_ONE, grid_of, heads_of, images_of, pool_of
+from .stems import embedding_of
 
-KERNEL = "patch_embed.proj.weight"
 _TABLES = ("blocks.0.attn.relative_position_bias_table", "rel_pos_bias.relative_position_bias_table")
 
 
@@ -80,22 +80,21 @@ def infer(shapes: Mapping[str, Shape], given: Given, *, path: Path, known: Known
         CheckpointError: Shapes that make no model, a contradiction, or something that has to be asked for.
     """
     file = _File(path, shapes, given, known)
-    dim, channels, *patch_size = file.size(KERNEL, 4)
+    embedding = embedding_of(shapes, given, path=path, known=known.fields)
+    dim, channels = embedding["embed_dim"], embedding["in_chans"]
     block = _block(file)
     attention = {"parallel_things": "blocks.0.attns.0.attn", "parallel_scaling": "blocks.0"}.get(block, "blocks.0.attn")
-    fields: dict[str, Any] = dict(
-        patch_size=tuple(patch_size),
-        in_chans=channels,
-        embed_dim=dim,
+    fields: dict[str, Any] = embedding | dict(
         depth=depth_of(shapes, r"blocks\.(\d+)\."),
         block=block,
         class_token=file.has("cls_token"),
         dist_token=file.has("dist_token"),
         reg_tokens=file.size("reg_token", 3)[1] if file.has("reg_token") else 0,
-        patch_bias=file.has("patch_embed.proj.bias"),
+        mask_token=file.settle("mask_token", usual=False),
         embed_norm=file.has("patch_embed.norm.weight"),
         pre_norm=file.has("norm_pre.weight"),
         final_norm=file.has("norm.weight"),
+        cls_norm=file.has("cls_norm.weight"),
         fc_norm=file.has("fc_norm.weight"),
         norm=_norm(file),
     )

@@ -370,7 +370,7 @@ def _laid_out(shape: Shape, layout: str) -> Shape:
 
 def _pattern(name: str) -> re.Pattern[str]:
     text = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>\\d+)", re.escape(name))
-    return re.compile(rf"{text}(?P<last>\.(?:weight|bias))?")
+    return re.compile(rf"{text}(?P<last>\.(?:weight|bias|running_mean|running_var))?")
 
 
 def _axes(side: str) -> list[list[str]]:
