@@ -190,6 +190,7 @@ def test_the_document_holds_for_each_file_beside_it(tmp_path):
     open_clip.write(directory, config, parameters(config))
     written = directory / open_clip.WEIGHTS
     assert open_checkpoint(written).config == config
+    assert open_checkpoint(written).source["document"] == str(directory / open_clip.DOCUMENT)
     written.rename(directory / "epoch_2.safetensors")
     assert open_checkpoint(directory).config == config
     save_file(load_file(directory / "epoch_2.safetensors"), directory / "epoch_1.safetensors")
@@ -266,8 +267,19 @@ def test_what_a_run_leaves_open(tmp_path, monkeypatch):
     assert (found.config, fields_of(found.assumed)) == (config, ["preprocessing"])
     for arguments in (dict(model="my-own"), dict(pretrained="openai")):
         file = run_of_training(tmp_path / f"open-{len(arguments)}-{next(iter(arguments))}", config, **arguments)
-        with pytest.raises(CheckpointError, match="which GELU"):
-            open_checkpoint(file)
+        for path in (file, file.parent.parent):
+            with pytest.raises(CheckpointError, match="which GELU"):
+                open_checkpoint(path)
+    lines = "model: ViT-B-32\n{}\n"
+    for line, message in (
+        ("force_image_size: [1, 2, 3]", r"got a size \[1, 2, 3\], expected a whole number or two"),
+        ("force_image_size: big", "got a size 'big'"),
+        ("image_mean: 3", "mean: got 3, expected a list"),
+        ("image_resize_mode: [1]", r"preprocess_cfg\.resize_mode: got \[1\], expected one of shortest"),
+    ):
+        (tmp_path / "tag" / "params.txt").write_text(lines.format(line))
+        with pytest.raises(CheckpointError, match=rf"params\.txt: .*{message}"):
+            open_checkpoint(tmp_path / "tag")
 
 
 def test_names_of_open_clip():

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,15 @@ from ..containers.files import WRITTEN_BY, Directory, is_by_us, write_directory
 from ..shapes import Shape, parameter_shapes
 from .foreign import hold_against, translated
 from .open_clip_config import native_document, trunk_document, understood
-from .open_clip_files import DOCUMENT, WEIGHTS, Document, find_document, weights_file
+from .open_clip_files import DOCUMENT, WEIGHTS, Document, find_document, is_open_clip, weights_file
 from .open_clip_tensors import SCALARS, is_openai, own_config, trunk_config
 from .opened import Opened
 from .settled import images_of
 from .timm import our_name, their_name
 from .translate import Entry, Theirs, Unused, pair_up
 from .weights import Weights
+
+__all__ = ["DOCUMENT", "NATIVE", "TARGET", "UNUSED", "WEIGHTS", "is_open_clip", "read", "write"]
 
 TRUNK = "visual.trunk."
 _PROJECTION = "visual.head.proj"
@@ -86,17 +88,7 @@ NATIVE = (
 )
 
 
-def is_open_clip(path: Path) -> bool:
-    """Whether a directory is one of open_clip's: of its hub repositories, or a run of its training."""
-    return find_document(path) is not None
-
-
 TARGET = Directory(documents=(DOCUMENT,), is_ours=lambda path: is_by_us(path / DOCUMENT), weights=WEIGHTS)
-
-
-def has_open_clip_names(names: Iterable[str]) -> bool:
-    """Whether the tensors of a lone file have the names of an open_clip image tower."""
-    return any(name.startswith((TRUNK, "visual.conv1.", "visual.transformer.resblocks.")) for name in names)
 
 
 def read(opened: Opened, given: Given) -> Checkpoint:
@@ -112,23 +104,23 @@ def read(opened: Opened, given: Given) -> Checkpoint:
     """
     path = opened.path
     document = find_document(path)
-    understood = None if document is None else _understood(document)
+    config, name = (None, None) if document is None else _understood(document)
     weights = _with_whole_names(opened.weights("open_clip", weights_file(path)))
     _refuse_others(weights.shapes, path)
-    if understood is not None and document is not None:
-        config, name = understood[0], understood[1] or None
-        table = _trunk_table(config, weights.shapes) if name else NATIVE
+    is_trunk = any(name.startswith(TRUNK) for name in weights.shapes)
+    if config is not None and document is not None:
         config = _at_its_size(config, weights.shapes, given, document, path)
         _hold_against_model(config, given, path, document.file.name)
         given.assumed.extend(assumption for assumption in document.assumed if assumption.field not in given.fields)
-    elif any(name.startswith(TRUNK) for name in weights.shapes):
-        config, name = trunk_config(_trunk_shapes(weights.shapes), given, path=path), None
-        table = _trunk_table(config, weights.shapes)
+    elif is_trunk:
+        config = trunk_config(_trunk_shapes(weights.shapes), given, path=path)
     else:
-        config, name, table = own_config(weights, given, NATIVE, path=path), None, NATIVE
+        config = own_config(weights, given, NATIVE, path=path)
         if is_openai(weights):
             _hold_against_model(config, given, path, "file")
-    return translated(weights, given, config, table, path=path, unused=UNUSED, name=name, format="open_clip")
+    table = _trunk_table(config, weights.shapes, name or "") if is_trunk or name else NATIVE
+    found = translated(weights, given, config, table, path=path, unused=UNUSED, name=name, format="open_clip")
+    return found if document is None else replace(found, source={**found.source, "document": str(document.file)})
 
 
 def write(
@@ -164,9 +156,10 @@ def write(
     write_directory(path, TARGET, Theirs(pairs, tensors), {DOCUMENT: document | WRITTEN_BY})
 
 
-def _understood(document: Document) -> tuple[Config, str]:
+def _understood(document: Document) -> tuple[Config, str | None]:
     try:
-        return understood(document.data)
+        config, name = understood(document.data)
+        return config, name or None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{document.file}: {error}") from None
 

@@ -161,11 +161,11 @@ def preprocessing(settings: Mapping[str, Any]) -> Preprocessing:
         ValueError: A value that isn't known.
     """
     mode = settings.get("resize_mode", "shortest")
-    if mode not in _MODES:
+    if mode not in list(_MODES):  # it may be anything, even what can't be hashed
         raise ValueError(f"preprocess_cfg.resize_mode: got {mode!r}, expected one of {', '.join(_MODES)}")
     return Preprocessing(
-        mean=tuple(settings.get("mean", OPENAI_CLIP_MEAN)),
-        std=tuple(settings.get("std", OPENAI_CLIP_STD)),
+        mean=_tuple(settings.get("mean", OPENAI_CLIP_MEAN)),
+        std=_tuple(settings.get("std", OPENAI_CLIP_STD)),
         interpolation=settings.get("interpolation", "bicubic"),
         crop_pct=1.0,
         crop_mode=_MODES[mode],
@@ -232,8 +232,16 @@ def _ratio(config: Config) -> float:
     return ratio if int(config.embed_dim * ratio) == config.mlp_dim else (config.mlp_dim + 0.5) / config.embed_dim
 
 
+def _tuple(value: Any) -> Any:
+    """A list as a tuple; what else may be there is for the config to refuse by name."""
+    return tuple(value) if isinstance(value, list) else value
+
+
 def _pair(value: Any) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else tuple(value)
+    pair = (value, value) if isinstance(value, int) else _tuple(value)
+    if not isinstance(pair, tuple) or len(pair) != 2 or not all(isinstance(side, int) for side in pair):
+        raise ValueError(f"vision_cfg: got a size {value!r}, expected a whole number or two")
+    return pair
 
 
 def _one_or_two(pair: tuple[int, int]) -> int | list[int]:

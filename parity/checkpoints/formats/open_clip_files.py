@@ -55,6 +55,11 @@ class Document:
     assumed: tuple[Assumption, ...] = ()
 
 
+def is_open_clip(path: Path) -> bool:
+    """Whether a directory is one of open_clip's: of its hub repositories, or a run of its training, of any model."""
+    return find_document(path) is not None or ((path / _PARAMS).is_file() and (path / _CHECKPOINTS).is_dir())
+
+
 def find_document(path: Path) -> Document | None:
     """The document of a directory or of a file of weights in it, if there is one that says the model.
 
