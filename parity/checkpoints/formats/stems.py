@@ -1,7 +1,7 @@
 """The fields of what embeds patches, from its tensors: one convolution, or the stems of torchvision and of DeiT III.
 
-Channels and kernels are in the tensors, strides aren't. Those of DeiT III's stem are fixed. torchvision's stem takes any:
-the user says them, or the model that was named, or they are 2, as Xiao et al. 2021 have them at kernels of 3 x 3
+Channels and kernels are in the tensors, strides aren't. Those of DeiT III's stem are fixed. torchvision's stem takes
+any: the user says them, or the model that was named, or they are 2, as Xiao et al. 2021 have them at kernels of 3 x 3
 (arXiv:2106.14881), which then is assumed, and has to give the patch size if that is said.
 """
 

@@ -3,7 +3,8 @@
 torchvision publishes files of tensors alone. Heads follow from the width of its models; the preprocessing is that of
 the published weights of this size: resized to 256 and cropped to 224, bilinear, or bicubic and uncropped at larger
 sizes and for patches of 14 (SWAG). What is written here has the constructor's arguments and the preprocessing beside
-the tensors, in `torchvision.json`, so that nothing has to be guessed when it is read again.
+the tensors, in `torchvision.json`, so that nothing has to be guessed when it is read again. A convolutional stem's
+strides are in no tensor, and no published file has such a stem: see `stems` beside this module.
 
 Source: torchvision `models/vision_transformer.py`.
 """
@@ -29,26 +30,33 @@ from ..shapes import Shape
 from .foreign import depth_of, hold_against, make, read_document, shape_of, translated
 from .opened import Opened
 from .settled import grid_of, heads_of, images_of
-from .translate import Entry, Theirs, pair_up
+from .stems import embedding_of
+from .translate import Entry, Theirs, canonical_shapes, pair_up
 
 DOCUMENT = "torchvision.json"
 TARGET = Directory(
     documents=(DOCUMENT,), is_ours=lambda path: find_json(path / DOCUMENT).get("format") == "torchvision"
 )
 _LAYER = "encoder.layers.encoder_layer_{i}"
+# What torchvision's `ConvStemConfig` calls channels, kernel and stride.
+_CONV = ("out_channels", "kernel_size", "stride")
 
 
-def table(*, old_names: bool = False) -> list[Entry]:
+def table(*, old_names: bool = False, stem_convs: int = 0) -> list[Entry]:
     """Where torchvision keeps each tensor.
 
     Args:
         old_names: Those of files from before torchvision 0.14.
+        stem_convs: Convolutions of a convolutional stem before its last one; 0 where it has none.
     """
     mlp = ("linear_1", "linear_2") if old_names else ("0", "3")
     return [
         Entry("cls_token", "class_token"),
         Entry("pos_embed", "encoder.pos_embedding"),
         Entry("patch_embed.proj", "conv_proj"),
+        Entry(f"patch_embed.stem.{stem_convs}.conv", "conv_proj.conv_last"),
+        Entry("patch_embed.stem.{i}.conv", "conv_proj.conv_bn_relu_{i}.0"),
+        Entry("patch_embed.stem.{i}.norm", "conv_proj.conv_bn_relu_{i}.1"),
         Entry("blocks.{i}.norm1", f"{_LAYER}.ln_1"),
         Entry("blocks.{i}.attn.qkv.weight", f"{_LAYER}.self_attention.in_proj_weight"),
         Entry("blocks.{i}.attn.qkv.bias", f"{_LAYER}.self_attention.in_proj_bias"),
@@ -75,8 +83,8 @@ def read(opened: Opened, given: Given) -> Checkpoint:
     path, weights = opened.path, opened.weights("torchvision")
     document = read_document(path, DOCUMENT, "arguments")
     config = _config(weights.shapes, document, given, path)
-    old_names = any(".mlp.linear_1." in name for name in weights.shapes)
-    return translated(weights, given, config, table(old_names=old_names), path=path, format="torchvision")
+    names = table(old_names=_has_old_names(weights.shapes), stem_convs=len(config.stem_convs))
+    return translated(weights, given, config, names, path=path, format="torchvision")
 
 
 def write(
@@ -89,7 +97,8 @@ def write(
 ) -> None:
     """Writes `model.safetensors` with torchvision's names, and `torchvision.json`, whole or not at all.
 
-    `torchvision.models.VisionTransformer(**json["arguments"])` then loads the tensors strictly.
+    `torchvision.models.VisionTransformer(**json["arguments"])` then loads the tensors strictly; JSON has no
+    `ConvStemConfig`, so of `conv_stem_configs` each has to be made one: `ConvStemConfig(**entry)`.
 
     Args:
         path: The directory; an older one is replaced.
@@ -104,19 +113,23 @@ def write(
     path = Path(path)
     if not config.num_classes:
         raise CheckpointError(f"{path}: num_classes: got 0, and torchvision's ViT always has a head; say --num-classes")
-    theirs = Theirs(pair_up(table(), config, source=str(path)), tensors)
+    convs = config.stem_convs
+    theirs = Theirs(pair_up(table(stem_convs=len(convs)), config, source=str(path)), tensors)
+    arguments: dict[str, Any] = {
+        "image_size": config.image_size[0],
+        "patch_size": config.patch_size[0],
+        "num_layers": config.depth,
+        "num_heads": config.num_heads,
+        "hidden_dim": config.embed_dim,
+        "mlp_dim": config.mlp_dim,
+        "num_classes": config.num_classes,
+        "representation_size": config.pre_logits_dim,
+    }
+    if convs:
+        arguments["conv_stem_configs"] = [dict(zip(_CONV, conv, strict=True)) for conv in convs]
     document = {
         "format": "torchvision",
-        "arguments": {
-            "image_size": config.image_size[0],
-            "patch_size": config.patch_size[0],
-            "num_layers": config.depth,
-            "num_heads": config.num_heads,
-            "hidden_dim": config.embed_dim,
-            "mlp_dim": config.mlp_dim,
-            "num_classes": config.num_classes,
-            "representation_size": config.pre_logits_dim,
-        },
+        "arguments": arguments,
         "preprocessing": jsonable(asdict(config.preprocessing)),
     }
     shapes = theirs.shapes()
@@ -130,39 +143,57 @@ def _config(shapes: Mapping[str, Shape], document: Mapping[str, Any], given: Giv
     def size(name: str, axes: int) -> Shape:
         return shape_of(shapes, name, axes, path=path)
 
-    dim, channels, height, width = size("conv_proj.weight", 4)
-    count = size("encoder.pos_embedding", 3)[1]
-    layer = _LAYER.format(i=0)
-    first = f"{layer}.mlp.linear_1.weight" if f"{layer}.mlp.linear_1.weight" in shapes else f"{layer}.mlp.0.weight"
     arguments = document.get("arguments", {})
+    embedding = _embedding(shapes, arguments, given, path)
+    patch_size, dim = embedding["patch_size"], embedding["embed_dim"]
+    count = size("encoder.pos_embedding", 3)[1]
+    hidden = size(f"{_LAYER.format(i=0)}.mlp.{'linear_1' if _has_old_names(shapes) else '0'}.weight", 2)[0]
     side = arguments.get("image_size")
-    grid = grid_of(given, count, (height, width), {"all": 1}, path=path, known=None if side is None else (side, side))
+    grid = grid_of(given, count, patch_size, {"all": 1}, path=path, known=None if side is None else (side, side))
     images = None
     if "preprocessing" in document:
         try:
             images = build(Preprocessing, document["preprocessing"], "preprocessing")
         except ValueError as error:
             raise CheckpointError(f"{path / DOCUMENT}: {error}") from None
-    published = _preprocessing(grid["image_size"], (height, width))
+    published = _preprocessing(grid["image_size"], patch_size)
     classes = size("heads.head.weight", 2)[0] if "heads.head.weight" in shapes else 0
     return make(
         path,
         **grid,
-        patch_size=(height, width),
-        in_chans=channels,
-        embed_dim=dim,
+        **embedding,
         depth=depth_of(shapes, r"encoder\.layers\.encoder_layer_(\d+)\."),
         num_heads=heads_of(given, dim, path=path, shown=arguments.get("num_heads")),
-        mlp_dim=size(first, 2)[0],
+        mlp_dim=hidden,
         num_classes=given.settle("num_classes", shown=classes, path=path),
         head_bias="heads.head.bias" in shapes or not classes,
         pre_logits_dim=size("heads.pre_logits.weight", 2)[0] if "heads.pre_logits.weight" in shapes else None,
         norm_eps=given.take("norm_eps", 1e-6),
         pos_embed_resize=given.take("pos_embed_resize", "bicubic_align_corners"),
         preprocessing=images_of(
-            given, channels, known=images, usual=published, why="that of torchvision's weights of this size"
+            given,
+            embedding["in_chans"],
+            known=images,
+            usual=published,
+            why="that of torchvision's weights of this size",
         ),
     )
+
+
+def _embedding(shapes: Mapping[str, Shape], arguments: Mapping[str, Any], given: Given, path: Path) -> dict[str, Any]:
+    """The fields of `conv_proj`, one convolution or several."""
+    depth = depth_of(shapes, r"conv_proj\.conv_bn_relu_(\d+)\.")
+    stem = [f"conv_bn_relu_{i}.0.weight" for i in range(depth)] + ["conv_last.weight"]
+    for name in stem if depth else ["weight"]:
+        shape_of(shapes, f"conv_proj.{name}", 4, path=path)  # says what the file calls it
+    known: dict[str, Any] = {"stem_norm_eps": given.take("stem_norm_eps", 1e-5)}
+    if "conv_stem_configs" in arguments:
+        known["stem_convs"] = [[conv[name] for name in _CONV] for conv in arguments["conv_stem_configs"]]
+    return embedding_of(canonical_shapes(table(stem_convs=depth), shapes), given, path=path, known=known)
+
+
+def _has_old_names(shapes: Mapping[str, Shape]) -> bool:
+    return any(".mlp.linear_1." in name for name in shapes)
 
 
 def _preprocessing(image_size: tuple[int, int], patch_size: tuple[int, int]) -> Preprocessing:
