@@ -270,7 +270,7 @@ class _RunTensors(Tensors):
 
 def _position(found: Path) -> dict[str, Any]:
     """In the data, of a checkpoint."""
-    return ocp.JsonCheckpointHandler().restore(epath.Path(found / DATA))
+    return dict(ocp.JsonCheckpointHandler().restore(epath.Path(found / DATA)))
 
 
 def _abstract(recipe: Recipe, config: Config) -> tuple[Model, TrainState]:

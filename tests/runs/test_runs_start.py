@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from parity.data import Source
 from parity.recipes import starting_from
 from parity.runs import read_training, write_training
 from parity.runs.directory import check
-from parity.runs.start import begin
+from parity.runs.start import Start, begin
 
 CONFIG = configs.get("vit_digits", image_size=(8, 12), patch_size=4, depth=1, embed_dim=12, num_heads=3, mlp_dim=20)
 RECIPE = RECIPES["adamw_everything"]
@@ -47,34 +49,41 @@ def native(tmp_path) -> Path:
     return write(tmp_path / "native")
 
 
-def start(path: Path, directory: Path | None = None, data: Source = DATA, **fields):
+def record_of(found: Start) -> Mapping[str, Any]:
+    assert found.origin is not None
+    return found.origin.record
+
+
+def start(path: Path, directory: Path | None = None, data: Source = DATA, **fields) -> Start:
     return begin(dataclasses.replace(starting_from(RECIPE, str(path)), **fields), data, directory)
 
 
 def test_head_size_and_dropout_are_the_recipes(native):
     found = start(native, image_size=16, drop_rate=0.1)
     assert found.config == configs.replace(CONFIG, image_size=16, num_classes=4, drop_rate=0.1)
-    assert found.origin.record["new"] == ["head.bias", "head.weight"]
-    assert found.origin.record["resized"] == ["pos_embed"]
+    assert record_of(found)["new"] == ["head.bias", "head.weight"]
+    assert record_of(found)["resized"] == ["pos_embed"]
+    assert found.tensors is not None
     assert found.tensors["pos_embed"].dtype == np.float64
     assert found.lines()[1:] == ["head: new, for 4 classes", "resized: pos_embed"]
 
 
 def test_a_head_of_as_many_classes_stays_and_is_said(native):
     found = start(native, data=DIGITS)
-    assert found.origin.record["new"] == []
+    assert record_of(found)["new"] == []
     assert "head: that of the checkpoint" in found.lines()
 
 
 def test_a_checkpoint_without_head_gets_one(tmp_path):
     found = start(write(tmp_path / "native", num_classes=0))
+    assert found.tensors is not None
     assert found.tensors["head.weight"].shape == (4, 12)
-    assert found.origin.record["new"] == ["head.bias", "head.weight"]
+    assert record_of(found)["new"] == ["head.bias", "head.weight"]
 
 
 def test_the_digests_tell_files_apart(native, tmp_path):
     other = write(tmp_path / "other", act="gelu_tanh")
-    one, two = (start(path).origin.record for path in (native, other))
+    one, two = (record_of(start(path)) for path in (native, other))
     same = [name for name in one["files"] if one["files"][name] == two["files"][name]]
     assert same == ["model.safetensors"]
     assert one["config_sha256"] != two["config_sha256"]
@@ -153,7 +162,7 @@ def test_more_steps_go_on_and_as_many_do_not(run, tmp_path):
 def test_what_makes_it_another_run_is_said(run):
     found = start(run, steps=6, seed=1, init_options={"norm_eps": 1e-3})
     assert found.goes_on_from is None
-    assert found.origin.record["differs"] == [
+    assert record_of(found)["differs"] == [
         "seed: 0 there, 1 here",
         "num_classes: 10 there, 4 here",
         "norm_eps: 1e-06 there, 0.001 here",
