@@ -284,6 +284,9 @@ def test_what_a_run_leaves_open(tmp_path, monkeypatch):
 
 def test_names_of_open_clip():
     assert [named(name) for name in ("vit_base_patch16_224", "ViT-L-17-SigLIP", "RN50")] == [None] * 3
+    for name, ours in (("ViT-B/32", "ViT-B-32"), ("ViT-L/14@336px", "ViT-L-14-336")):
+        with pytest.raises(ValueError, match=rf"OpenAI's is called {ours}-quickgelu, and open_clip's own {ours}"):
+            named(name)
     quick = named("ViT-L-14-336-quickgelu")
     plain = named("ViT-L-14-336")
     assert plain is not None

@@ -88,8 +88,18 @@ def named(model: str) -> Config | None:
     """The config of a model by open_clip's name for it, such as `ViT-B-32-quickgelu`; None if it isn't one.
 
     Preprocessing is open_clip's default, which belongs to no model but to weights.
+
+    Raises:
+        ValueError: `ViT-B/32` and its like, which is QuickGELU in OpenAI's CLIP and GELU in open_clip.
     """
-    found = model_cfg(model)
+    found = model_cfg(name := model.replace("/", "-").replace("@", "-").removesuffix("px"))
+    if (
+        found is not None
+        and name != model
+        and "quick_gelu" not in found
+        and "timm_model_name" not in found["vision_cfg"]
+    ):
+        raise ValueError(f"model: got {model!r}; OpenAI's is called {name}-quickgelu, and open_clip's own {name}")
     return None if found is None else understood({"model_cfg": found})[0]
 
 
