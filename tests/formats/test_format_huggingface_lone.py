@@ -122,6 +122,30 @@ def test_an_oblong_grid_is_said(shape, patches, tmp_path):
         open_checkpoint(tmp_path / WEIGHTS, image_size=wrong, **HEADS)
 
 
+def test_rotary_positions_hold_for_any_size(tmp_path):
+    file = alone(tmp_path / "a", "DINOv3ViTModel")
+    found = open_checkpoint(file, **HEADS)
+    assert found.config.image_size == (224, 224)
+    assert {"image_size", "rope.temperature"} <= {assumption.field for assumption in found.assumed}
+    like = configs.replace(found.config, image_size=(40, 24), rope=configs.Rope(kind="centered", temperature=30.0))
+    named = open_checkpoint(file, model=like)
+    assert named.assumed == ()
+    assert named.config.image_size == (40, 24)
+    assert named.config.rope is not None
+    assert named.config.rope.temperature == 30.0
+
+
+def test_relative_positions_say_heads_and_size(tmp_path):
+    kind = next(kind for kind in ARCHITECTURES if kind.name == "BeitForImageClassification")
+    data = settings(kind) | dict(use_relative_position_bias=True)
+    save_file(tensors_of(kind, data), tmp_path / WEIGHTS)
+    found = open_checkpoint(tmp_path / WEIGHTS)
+    assert (found.config.num_heads, found.config.image_size) == (2, (24, 24))
+    assert "num_heads" not in {assumption.field for assumption in found.assumed}
+    with pytest.raises(CheckpointError, match="num_heads: got 4, but the file says 2"):
+        open_checkpoint(tmp_path / WEIGHTS, num_heads=4)
+
+
 @pytest.mark.parametrize("name", ["CLIPVisionModel", "CLIPVisionModelWithProjection", "CLIPModel"])
 def test_the_activation_of_clip_is_asked_for(name, tmp_path):
     file = alone(tmp_path / "a", name)

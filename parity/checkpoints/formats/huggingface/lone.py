@@ -166,7 +166,7 @@ def settled_pooling(config: VitConfig, architecture: Architecture, weights: Weig
 
 def _file(weights: Weights, path: Path) -> _File:
     shapes = weights.shapes
-    anchor = next(name for name in shapes if re.fullmatch(rf"(?:\w+\.)?{_PATCHES}", name))
+    anchor = next((name for name in shapes if re.fullmatch(rf"(?:\w+\.)?{_PATCHES}", name)), "embeddings.")
     base = anchor[: anchor.index("embeddings.")]
     return _File(path, {name.removeprefix(base): shape for name, shape in shapes.items()}, base)
 
@@ -314,11 +314,11 @@ def _positions(file: _File, family: str, tower: Mapping[str, Any], given: Given)
         if (2 * side - 1) ** 2 + 3 != rows:
             raise CheckpointError(f"{file.path}: got {rows} relative positions, expected those of a square")
         size, why = (side * patch_size[0], side * patch_size[1]), f"from {rows} relative positions, a square"
-    else:
-        size, why = (224, 224), "nothing in the model depends on it, and 224 is usual"
-    if given.like is not None and given.like.image_size == size and "image_size" not in given.fields:
-        return dict(image_size=list(size))
-    return dict(image_size=list(given.assume("image_size", size, why)))
+        if given.like is None or given.like.image_size != size:
+            return dict(image_size=list(given.assume("image_size", size, why)))
+        return dict(image_size=list(given.take("image_size", size)))
+    why = "nothing in the model depends on it, and 224 is usual"
+    return dict(image_size=list(given.settle("image_size", usual=(224, 224), why=why)))
 
 
 # Fields that the class's code has, while tensors show all others.
