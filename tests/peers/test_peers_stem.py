@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from format_peers import randomised
+from safetensors.torch import load_file
 from torch import nn
 from torchvision.models.vision_transformer import ConvStemConfig, VisionTransformer
 
@@ -98,6 +100,30 @@ def test_torchvisions_stem(patch):
         assert distance(outputs["logits"], logits) <= PEERS.limit
     for outputs in run(configs.replace(config, stem_norm_eps=1e-6), ours, images):
         assert distance(outputs["patch_embed"], expected) > 1e3 * PEERS.limit
+
+
+@pytest.mark.parametrize("patch", CONVS)
+def test_a_file_of_torchvision_with_a_stem_and_back(patch, tmp_path):
+    """Alone its strides are said; what is written has them. The statistics come along, the counters don't."""
+    convs, size = CONVS[patch], int(patch)
+    settings = [ConvStemConfig(out_channels=c, kernel_size=k, stride=s) for c, k, s in convs]
+    sizes = dict(image_size=3 * size, patch_size=size) | SIZES
+    peer = with_statistics(VisionTransformer(conv_stem_configs=settings, **sizes))
+    torch.save({"model": peer.state_dict()}, tmp_path / "file.pth")
+    found = checkpoints.open_checkpoint(tmp_path / "file.pth", num_heads=12, stem_convs=convs)
+    images = random_images(found.config, 2)
+    with torch.inference_mode():
+        expected = peer(pixels(images))
+    tensors = {name: np.asarray(value) for name, value in found.tensors.items()}
+    for outputs in run(found.config, tensors, images):
+        assert distance(outputs["logits"], expected) <= PEERS.limit
+    checkpoints.convert(found, tmp_path / "written", to="torchvision")
+    arguments = json.loads((tmp_path / "written" / "torchvision.json").read_text())["arguments"]
+    configs_of_stem = [ConvStemConfig(**entry) for entry in arguments.pop("conv_stem_configs")]
+    again = VisionTransformer(conv_stem_configs=configs_of_stem, **arguments).double().eval()
+    again.load_state_dict(load_file(tmp_path / "written" / "model.safetensors"), strict=True)
+    with torch.inference_mode():
+        assert torch.equal(again(pixels(images)), expected)
 
 
 def hmlp(dim: int) -> nn.Module:
