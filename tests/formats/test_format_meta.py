@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 from parity import configs
 from parity.checkpoints import CheckpointError, open_checkpoint
 from parity.checkpoints.formats import meta
+from parity.checkpoints.formats.meta_names import is_meta
 from parity.compare import not_identical
 from parity.configs import Config, Preprocessing
 
@@ -144,7 +145,8 @@ def test_periods_are_checked(tmp_path):
     assert not np.array_equal(rounded.astype(np.float32), periods)
     found = lone(tensors | {"rope_embed.periods": rounded}, tmp_path)
     assert "checked" in found.source["ignored"]["rope_embed.periods"]
-    for wrong in (periods * 1.01, periods[::-1], periods * np.float32(np.nan)):
+    bent = periods * np.where(np.arange(periods.size) == 7, np.float32(1.01), np.float32(1))
+    for wrong in (bent, periods[::-1], periods * np.float32(np.nan), periods * np.float32(np.inf), -periods):
         with pytest.raises(CheckpointError, match=r"rope_embed\.periods: got other periods"):
             lone(tensors | {"rope_embed.periods": np.ascontiguousarray(wrong)}, tmp_path)
 
@@ -213,7 +215,7 @@ def test_a_model_that_none_of_the_projects_has_isnt_written(name, fields, messag
 
 
 def test_names_that_timm_has_too_are_metas_in_a_file_of_pytorch(tmp_path):
-    assert not meta.is_meta(written("deit", tmp_path))
+    assert not is_meta(written("deit", tmp_path))
     for kind in ("dinov2 with registers", "dinov2 gated", "dinov3"):
-        assert meta.is_meta(written(kind, tmp_path)), kind
+        assert is_meta(written(kind, tmp_path)), kind
     assert configs.get("deit_base_patch16_224").pos_embed_resize == "bicubic_antialias"

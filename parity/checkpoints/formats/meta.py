@@ -12,88 +12,33 @@ Source: facebookresearch `dinov2/models/vision_transformer.py`, `dinov3/models/v
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...configs import Config, Preprocessing, Rope, replace
+from ...configs import Config, Preprocessing, replace
 from ...configs.preprocessing import HALF, IMAGENET_MEAN, IMAGENET_STD
 from ...configs.registry import build, jsonable
-from ...configs.rope import frequencies
 from ..accounting import CheckpointError
 from ..assumed import Given
 from ..checkpoint import Checkpoint
 from ..containers.document import find_json
 from ..containers.files import Directory, write_directory
 from ..containers.overlay import Overlay
-from ..containers.tensors import dtypes_of
-from ..shapes import Shape, parameter_shapes
+from ..containers.tensors import dtypes_of, shapes_of
 from .canonical import Known, infer
 from .foreign import hold_against, read_document, shape_of, translated
+from .meta_names import PERIODS, Names, canonical, names_of_config, names_of_file, table
+from .meta_periods import FIELDS, check_periods, periods_of, rope_of
 from .opened import Opened
-from .translate import Entry, Pair, Theirs, Unused, pair_up
+from .stems import KERNEL
+from .translate import Pair, Theirs, pair_up
 
 DOCUMENT = "meta.json"
 TARGET = Directory(documents=(DOCUMENT,), is_ours=lambda path: find_json(path / DOCUMENT).get("format") == "meta")
-KINDS = ("dinov3", "beit", "dinov2", "mae", "deit")
-_KERNEL = "patch_embed.proj.weight"
-_PERIODS = "rope_embed.periods"
-# Relative rounding of bfloat16, in which DINOv3 keeps the periods of its rotations.
-_BFLOAT16 = 2.0**-8
-# Names that only the original files have, of which one tells them from timm's.
-_MARKS = re.compile(
-    r"(.*\.)?(register_tokens|storage_tokens|mask_token|rope_embed\.periods|decoder_embed\.weight)"
-    r"|(.*\.)?blocks\.\d+\.(\d+\.)?(attn\.qkv\.bias_mask|attn\.relative_position_index|mlp\.w12\.weight)"
-    r"|(.*\.)?blocks\.\d+\.(\d+\.norm1|norm11)\.weight"
-)
-# Parameters that canonical names have and none of these projects.
-_STRANGE = re.compile(
-    r"attn_pool|norm_pre|patch_embed\.norm|[qk]_norm|lambda_|pre_logits|[qkv]_proj|attn\.norm|mlp\.norm|in_proj"
-)
-
-UNUSED = (
-    Unused(r"(.*\.)?mask_token", "stands for masked patches in pretraining"),
-    Unused(r"decoder_.*", "decoder of pretraining"),
-    Unused(r"lm_head\..*", "head of pretraining"),
-    Unused(r"(dino_head|ibot_head)\..*", "head of pretraining"),
-    Unused(r"(.*\.)?local_cls_norm\..*", "norm of local crops in training"),
-    Unused(r"(.*\.)?relative_position_index", "follows from the grid"),
-    Unused(r"(.*\.)?rope_embed\.periods", "follows from the config: checked to be it but for rounding"),
-    Unused(r"(.*\.)?qkv\.bias_mask", "checked to leave out the bias of the key alone"),
-)
-
-
-@dataclass(frozen=True)
-class Names:
-    """How a file names what all of them have.
-
-    Attributes:
-        kind: The project, one of `KINDS`.
-        gammas: LayerScale is `gamma_1`, not `ls1.gamma`.
-        masked: The bias of query, key and value is one tensor, and a mask leaves out the key's.
-        parallel: Blocks have two attentions and two MLPs (`norm11`, `attn1`).
-        chunks: The chunk of each block, where blocks are in chunks (DINOv2's training files).
-    """
-
-    kind: str
-    gammas: bool = False
-    masked: bool = False
-    parallel: bool = False
-    chunks: Mapping[str, str] = field(default_factory=dict)
-
-    def block(self, number: str) -> str:
-        """Before the names of a block."""
-        return f"blocks.{self.chunks[number]}.{number}" if self.chunks else f"blocks.{number}"
-
-
-def is_meta(names: Iterable[str]) -> bool:
-    """Whether tensors have names that only these projects' own files have; many of DeiT's and MAE's are timm's too."""
-    return any(_MARKS.fullmatch(name) for name in names)
 
 
 def read(opened: Opened, given: Given) -> Checkpoint:
@@ -108,12 +53,12 @@ def read(opened: Opened, given: Given) -> Checkpoint:
     """
     path, weights = opened.path, opened.weights("meta")
     document = read_document(path, DOCUMENT, "config")
-    names = _names(weights.shapes)
-    config = _config(weights.shapes, names, document, given, path)
-    _check_periods(weights.tensors, config, path)
+    names = names_of_file(weights.shapes)
+    config = _config(weights.tensors, names, document, given, path)
+    check_periods(weights.tensors, config.rope, config.head_dim, path=path)
     _check_masks(weights.tensors, config, path)
-    table = _table(config, names)
-    return translated(weights, given, config, table, path=path, unused=UNUSED, format="meta")
+    entries = table(config, names)
+    return translated(weights, given, config, entries, path=path, unused=names.unused, format="meta")
 
 
 def write(
@@ -126,7 +71,8 @@ def write(
 ) -> None:
     """Writes `model.safetensors` with the names of the project that has such a model, and `meta.json`.
 
-    The project's own model loads the tensors strictly; what stands for masked patches in pretraining is zero.
+    The project's own model loads the tensors strictly; what stands for masked patches in pretraining is zero where the
+    model has no such token.
 
     Args:
         path: The directory; an older one is replaced.
@@ -139,17 +85,18 @@ def write(
         CheckpointError: A config that none of the projects can express; names the fields.
     """
     path = Path(path)
-    if strange := [name for name in parameter_shapes(config) if _STRANGE.search(name)]:
-        raise CheckpointError(f"{path}: the Meta format can't express this config: it has no {strange[0]}")
-    names = _names_of(config)
+    try:
+        names = names_of_config(config)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: the Meta format can't express this config: {error}") from None
     if names.kind == "dinov2" and config.pos_embed_prefix == "none":
         config, tensors = _with_position_of_class(config, tensors)
-    pairs = pair_up(_table(config, names), config, source=str(path))
+    pairs = pair_up(table(config, names), config, source=str(path))
     added: dict[str, np.ndarray] = {}
-    if names.kind in ("dinov2", "dinov3"):
+    if names.kind in ("dinov2", "dinov3") and not config.mask_token:
         added["mask_token"] = np.zeros((1, config.embed_dim), np.float32)
     if config.rope is not None:
-        added[_PERIODS] = (2 * math.pi / frequencies(config.rope, config.head_dim)).astype(np.float32)
+        added[PERIODS] = periods_of(config.rope, config.head_dim).astype(np.float32)
     if names.masked:
         dtype = dtypes_of(tensors)["blocks.0.attn.q_bias"]
         zeros = {f"blocks.{i}.attn.k_bias": np.zeros(config.embed_dim, dtype) for i in range(config.depth)}
@@ -161,14 +108,14 @@ def write(
     document = {
         "format": "meta",
         "kind": names.kind,
-        "config": {"num_heads": config.num_heads, "image_size": list(config.image_size)},
+        "config": _said(config),
         "preprocessing": jsonable(asdict(config.preprocessing)),
     }
     # Without a head, which token to take is left to the caller there.
     free = ("dynamic_image_size", *(() if config.num_classes else ("global_pool",)))
     hold_against(
         config,
-        lambda: _config(theirs.shapes(), names, document, Given(), path),
+        lambda: _config(theirs, names, document, Given(), path),
         path=path,
         format="Meta",
         free=free,
@@ -185,48 +132,23 @@ def _with_position_of_class(
     return replace(config, pos_embed_prefix="class"), Overlay(tensors, {"pos_embed": positions})
 
 
-def _names(shapes: Mapping[str, Shape]) -> Names:
-    """The names of a file."""
-
-    def some(pattern: str) -> bool:
-        return any(re.fullmatch(pattern, name) for name in shapes)
-
-    if some(rf"storage_tokens|{_PERIODS}"):
-        kind = "dinov3"
-    elif some(r".*relative_position_bias_table|.*attn\.q_bias"):
-        kind = "beit"
-    elif some(r"register_tokens|.*\.ls1\.gamma"):
-        kind = "dinov2"
-    elif some(r"decoder_embed\..*|fc_norm\..*") or not some(r"head\..*"):
-        kind = "mae"
-    else:
-        kind = "deit"
-    chunks = (re.match(r"blocks\.(\d+)\.(\d+)\.", name) for name in shapes)
-    return Names(
-        kind=kind,
-        gammas=some(r".*\.gamma_1"),
-        masked=some(r".*qkv\.bias_mask"),
-        parallel=some(r".*\.norm11\.weight"),
-        chunks={match.group(2): match.group(1) for match in chunks if match},
-    )
-
-
-def _names_of(config: Config) -> Names:
-    """The names of the project that has such a model."""
+def _said(config: Config) -> dict[str, Any]:
+    """What the document keeps of a config, since no tensor shows it."""
+    said: dict[str, Any] = {"num_heads": config.num_heads, "image_size": list(config.image_size)}
+    if config.mask_token:
+        said["mask_token"] = True
     if config.rope is not None:
-        return Names("dinov3", masked=config.qkv_fused and config.qkv_bias and not config.k_bias)
-    if config.rel_pos_bias != "none" or not config.k_bias:
-        return Names("beit", gammas=True)
-    if config.block == "parallel_things":
-        return Names("deit", gammas=config.layer_scale_init is not None, parallel=True)
-    if config.layer_scale_init is not None:
-        return Names("deit", gammas=True) if config.num_classes else Names("dinov2")
-    return Names("mae" if config.fc_norm or not config.num_classes else "deit")
+        said["rope"] = {name: value for name in FIELDS if (value := getattr(config.rope, name)) is not None}
+    return said
 
 
-def _config(shapes: Mapping[str, Shape], names: Names, document: Mapping[str, Any], given: Given, path: Path) -> Config:
+def _config(
+    tensors: Mapping[str, np.ndarray], names: Names, document: Mapping[str, Any], given: Given, path: Path
+) -> Config:
     """The config that shapes make, with what they don't show from a document, the project's code, or the user."""
+    shapes, said = shapes_of(tensors), document.get("config", {})
     fields: dict[str, Any] = dict(act="gelu", norm_eps=1e-6, pos_embed_resize="bicubic", rel_pos_resize="geometric")
+    fields["stem_norm_eps"] = 1e-5
     if any(".mlp.w3." in name for name in shapes):
         fields["act"] = "silu"
     prefix: tuple[str, ...] = ("all",) if names.kind == "dinov2" else ()
@@ -235,28 +157,36 @@ def _config(shapes: Mapping[str, Shape], names: Names, document: Mapping[str, An
         prefix = ("class",) if with_registers else ("all",)
         fields["pos_embed_resize"] = "bicubic_antialias" if with_registers else "bicubic_offset"
     elif names.kind == "dinov3":
-        fields |= _dinov3(shapes, path)
-    elif names.gammas:  # DeiT III adds positions before the class token
+        fields |= _dinov3(tensors, said, given, path)
+    elif names.gammas or names.parallel or names.stem:  # DeiT III adds positions before the class token
         prefix = ("none", "all")
     if names.kind in ("dinov2", "dinov3"):
         fields["global_pool"] = "token"
-    for name in ("num_heads", "image_size"):
-        if name in (config := document.get("config", {})):
-            fields[name] = tuple(config[name]) if name == "image_size" else config[name]
+    if names.kind == "mae" and given.take("mask_token"):
+        what = "has none: MAE's encoder is given no masked patches, and a mask token beside it is its decoder's"
+        raise CheckpointError(f"{path}: mask_token: got True, but the file {what}")
+    for name in ("num_heads", "image_size", "mask_token"):
+        if name in said:
+            fields[name] = tuple(said[name]) if name == "image_size" else said[name]
     images = _images(document, path)
     fields |= {} if images is None else {"preprocessing": images}
     known = Known(fields=fields, prefix=prefix, usual_images=(USUAL[names.kind], f"that of {names.kind}'s evaluation"))
-    return infer(_canonical(shapes, names), given, path=path, known=known)
+    return infer(canonical(shapes, names), given, path=path, known=known)
 
 
-def _dinov3(shapes: Mapping[str, Shape], path: Path) -> dict[str, Any]:
+def _dinov3(tensors: Mapping[str, np.ndarray], said: Mapping[str, Any], given: Given, path: Path) -> dict[str, Any]:
     """What DINOv3's names say: rotary positions, for images of any size."""
-    rope = Rope(kind="centered", temperature=100.0, rotate_half=True)
-    found: dict[str, Any] = dict(rope=rope, pos_embed="none", norm_eps=1e-5, dynamic_image_size=True)
-    if _PERIODS in shapes:
-        dim = shape_of(shapes, _KERNEL, 4, path=path)[0]
-        found["num_heads"] = dim // (4 * shape_of(shapes, _PERIODS, 1, path=path)[0])
-    return found
+    shapes = shapes_of(tensors)
+    found: dict[str, Any] = dict(pos_embed="none", norm_eps=1e-5, dynamic_image_size=True)
+    if PERIODS in shapes:
+        dim = shape_of(shapes, KERNEL, 4, path=path)[0]
+        found["num_heads"] = dim // (4 * shape_of(shapes, PERIODS, 1, path=path)[0])
+    try:
+        return found | {"rope": rope_of(tensors, said.get("rope"), given, path=path)}
+    except CheckpointError:
+        raise
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from None
 
 
 def _images(document: Mapping[str, Any], path: Path) -> Preprocessing | None:
@@ -280,90 +210,10 @@ USUAL = {
 }
 
 
-def _canonical(shapes: Mapping[str, Shape], names: Names) -> dict[str, Shape]:
-    """Shapes by canonical name, without those that no model has."""
-    found: dict[str, Shape] = {}
-    for name, shape in shapes.items():
-        if any(re.fullmatch(rule.theirs, name) for rule in UNUSED):
-            continue
-        if names.chunks:
-            name = re.sub(r"^blocks\.\d+\.(\d+)\.", r"blocks.\1.", name)
-        if names.masked and name.endswith(".attn.qkv.bias"):
-            third = (shape[0] // 3,) if shape else ()
-            found |= {name.replace("qkv.bias", f"{part}_bias"): third for part in "qv"}
-            continue
-        if name in TOKENS.values():
-            name = "reg_token"
-        if match := re.fullmatch(r"(blocks\.\d+)\.(.*)", name):
-            block, inner = match.groups()
-            for theirs, ours in _renamed(names, gated="w12" if any(".mlp.w12." in key for key in shapes) else "w1"):
-                if inner.startswith(theirs):
-                    inner = ours + inner.removeprefix(theirs)
-                    break
-            name = f"{block}.{inner}"
-        found[name] = shape
-    return found
-
-
-def _table(config: Config, names: Names) -> list[Entry]:
-    """Where a file keeps each tensor of a config."""
-    return [_entry(name, config, names) for name in parameter_shapes(config)]
-
-
-# Register tokens are called otherwise by both.
-TOKENS = {"dinov2": "register_tokens", "dinov3": "storage_tokens"}
-
-
-def _entry(ours: str, config: Config, names: Names) -> Entry:
-    if not (match := re.fullmatch(r"blocks\.(\d+)\.(.*)", ours)):
-        return Entry(ours, TOKENS.get(names.kind, ours) if ours == "reg_token" else ours)
-    number, inner = match.groups()
-    if names.masked and (bias := re.fullmatch(r"attn\.([qv])_bias", inner)):
-        place = "qkv".index(bias.group(1))
-        return Entry(ours, f"{names.block(number)}.attn.qkv.bias", part=(place, place + 1, 3))
-    gated = {"swiglu_packed": "w12", "swiglu": "w1"}.get(config.mlp, "")
-    for theirs, canonical in _renamed(names, gated=gated):
-        if inner.startswith(canonical):
-            inner = theirs + inner.removeprefix(canonical)
-            break
-    return Entry(ours, f"{names.block(number)}.{inner}")
-
-
-def _renamed(names: Names, *, gated: str) -> Iterator[tuple[str, str]]:
-    """Starts of names within a block: theirs, ours; the longer of two with one beginning first."""
-    if names.parallel:
-        for number, one in ((1, "1"), (0, "")):
-            yield from (
-                (f"norm1{one}.", f"attns.{number}.norm."),
-                (f"attn{one}.", f"attns.{number}.attn."),
-                (f"norm2{one}.", f"ffns.{number}.norm."),
-                (f"mlp{one}.", f"ffns.{number}.mlp."),
-                (f"gamma_1{'_1' if one else ''}", f"attns.{number}.ls.gamma"),
-                (f"gamma_2{'_1' if one else ''}", f"ffns.{number}.ls.gamma"),
-            )
-        return
-    if names.gammas:
-        yield from (("gamma_1", "ls1.gamma"), ("gamma_2", "ls2.gamma"))
-    if gated == "w12":
-        yield from (("mlp.w12.", "mlp.fc1."), ("mlp.w3.", "mlp.fc2."))
-    if gated == "w1":
-        yield from (("mlp.w1.", "mlp.fc1_g."), ("mlp.w2.", "mlp.fc1_x."), ("mlp.w3.", "mlp.fc2."))
-
-
 def _key_bias(ours: str, config: Config) -> Pair:
     """Where the bias of the key is that a mask leaves out: a third of the bias of all."""
     theirs = ours.replace("k_bias", "qkv.bias")
     return Pair(ours, (config.embed_dim,), (theirs,), "", (), None, (1, 2, 3))
-
-
-def _check_periods(tensors: Mapping[str, np.ndarray], config: Config, path: Path) -> None:
-    name = _PERIODS
-    if name not in tensors or config.rope is None:
-        return
-    found = np.asarray(tensors[name], np.float64)
-    expected = 2 * math.pi / frequencies(config.rope, config.head_dim)
-    if found.shape != expected.shape or not np.all(np.abs(found / expected - 1) <= _BFLOAT16):
-        raise CheckpointError(f"{path}: {name}: got other periods than those of temperature {config.rope.temperature}")
 
 
 def _check_masks(tensors: Mapping[str, np.ndarray], config: Config, path: Path) -> None:

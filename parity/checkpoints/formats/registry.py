@@ -18,6 +18,7 @@ from ..containers.document import read_json
 from ..containers.tensors import dtypes_of, shapes_of
 from ..shapes import parameter_shapes
 from . import google, hub, huggingface, meta, native, open_clip, open_clip_config, run, timm, torchvision
+from .meta_names import is_meta
 from .numerics import FIELDS, with_numerics
 from .opened import Opened
 
@@ -68,7 +69,7 @@ def recognise(opened: Opened) -> str:
     kind = opened.weights().kind
     if kind != "canonical":
         return kind
-    return "meta" if meta.is_meta(opened.weights().shapes) else "timm"
+    return "meta" if is_meta(opened.weights().shapes) else "timm"
 
 
 def _lone_file(path: Path) -> Path:

@@ -34,7 +34,7 @@ ANCHORS: Mapping[str, re.Pattern[str]] = {
         "torchvision": r"conv_proj\.(?:weight|conv_bn_relu_0\.0\.weight)",
         "huggingface": rf"{_BASES}embeddings[./](?:patch_embeddings?)[./](?:projection[./])?(?:weight|kernel)",
         "google": r"embedding[./]kernel",
-        "canonical": r"patch_embed\.(?:proj|stem\.0\.conv|proj\.0\.0)\.weight",
+        "canonical": r"patch_embed\.(?:proj(?:\.0)?|stem\.0\.conv)\.weight",
     }.items()
 }
 # The projects whose names are canonical, or nearly.
