@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
 import tyro
 from tyro.conf import UseAppendAction
 
 from .. import configs
+from ..configs.registry import FAMILIES
 from .common import From, NumericsSource, escaped, is_path, print_rich
 
 if TYPE_CHECKING:
@@ -103,12 +105,13 @@ def parsed(settings: Sequence[str]) -> dict[str, Any]:
         field, equals, text = setting.partition("=")
         if not equals or not field:
             raise ValueError(f"set: got {setting!r}, expected FIELD=VALUE, such as num_heads=4")
-        found[field.strip()] = _value(text.strip())
+        found[field.strip()] = _value(field.strip(), text.strip())
     return found
 
 
-def _value(text: str) -> Any:
-    if text.lower() in ("none", "null"):
+def _value(field: str, text: str) -> Any:
+    # For some fields `none` is one of several words.
+    if text.lower() == "null" or (text.lower() == "none" and "none" not in get_args(_hints().get(field))):
         return None
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
@@ -120,6 +123,11 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
+
+
+@functools.cache
+def _hints() -> dict[str, Any]:
+    return {name: hint for cls in FAMILIES.values() for name, hint in get_type_hints(cls).items()}
 
 
 def _is_number(text: str) -> bool:

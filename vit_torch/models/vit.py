@@ -135,8 +135,11 @@ class VisionTransformer(nn.Module):
 
     def forward_head(self, x: Tokens) -> Float[Tensor, "b classes"]:
         """Logits (or pooled features) of the tokens that `forward_features` returns."""
-        if self.head is not None and self.head_dist is not None:
-            return (self.head(x[:, 0]) + self.head_dist(x[:, 1])) / 2
+        if self.config.dist_token and self.pre_logits is None:
+            x, distilled = x[:, 0], x[:, 1]
+            x = x if self.head is None else self.head(x)
+            distilled = distilled if self.head_dist is None else self.head_dist(distilled)
+            return (x + distilled) / 2
         x = self._pool(x)
         x = x if self.fc_norm is None else self.fc_norm(x)
         x = x if self.pre_logits is None else self.pre_logits(x)

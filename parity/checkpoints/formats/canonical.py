@@ -271,10 +271,19 @@ def _positions_unseen(file: _File, fields: Mapping[str, Any]) -> dict[str, Any]:
     side = tuple(16 * side for side in fields["patch_size"])
     return dict(
         rope=rope,
-        image_size=file.settle("image_size", usual=side, why="" if known else "16 patches down and across"),
+        image_size=_image_size_unseen(file, side, known),
         pos_embed=file.settle("pos_embed", usual="none"),
         pos_embed_prefix=file.settle("pos_embed_prefix", usual="all"),
     )
+
+
+def _image_size_unseen(file: _File, usual: tuple[int, int], known: bool) -> tuple[int, int]:
+    """The image size where no tensor shows it; a model that takes every size has a default one."""
+    given = file.given
+    if "image_size" in file.known.fields or "image_size" in given.fields or given.like is None:
+        return file.settle("image_size", usual=usual, why="" if known else "16 patches down and across")
+    size = given.like.image_size
+    return size if given.like.dynamic_image_size else given.assume("image_size", size, "the named model's")
 
 
 def _rope(file: _File, found: Mapping[str, Any]) -> Rope | None:
