@@ -96,11 +96,19 @@ def timm_vit(rng: random.Random) -> Case:
     return Case(peer, (in_chans, *image), truth)
 
 
-NAMES = """
-    vit_tiny_patch16_224 deit_tiny_distilled_patch16_224 deit3_small_patch16_224 vit_small_patch14_dinov2
-    vit_small_patch14_reg4_dinov2 beit_base_patch16_224 eva02_tiny_patch14_224 vit_small_patch16_dinov3
-    vit_base_patch16_clip_224 vit_base_patch16_siglip_224 vit_small_patch16_rope_224
-""".split()
+NAMES = [
+    "vit_tiny_patch16_224",
+    "deit_tiny_distilled_patch16_224",
+    "deit3_small_patch16_224",
+    "vit_small_patch14_dinov2",
+    "vit_small_patch14_reg4_dinov2",
+    "beit_base_patch16_224",
+    "eva02_tiny_patch14_224",
+    "vit_small_patch16_dinov3",
+    "vit_base_patch16_clip_224",
+    "vit_base_patch16_siglip_224",
+    "vit_small_patch16_rope_224",
+]
 
 
 def timm_finetuned(rng: random.Random) -> Case:
