@@ -29,8 +29,9 @@ from ..accounting import CheckpointError
 from ..assumed import Given
 from .meta_names import PERIODS
 
-# The published models'.
-_USUAL = Rope(kind="centered", temperature=100.0, rotate_half=True)
+# As the original's code has it; and the published models'.
+_CENTERED = Rope(kind="centered", rotate_half=True)
+_USUAL = replace(_CENTERED, temperature=100.0)
 # What `meta.json` keeps of it; the rest is the project's code.
 FIELDS = ("temperature", "min_period", "max_period", "normalize_coords", "rescale")
 
@@ -65,6 +66,8 @@ def rope_of(tensors: Mapping[str, np.ndarray], said: Mapping[str, Any] | None, g
     inner = {name: given.take(f"rope.{name}") for name in FIELDS if f"rope.{name}" in given.fields}
     if "temperature" in inner:  # periods would take its place
         inner = dict(min_period=None, max_period=None) | inner
+    elif "min_period" in inner:
+        inner["temperature"] = _CENTERED.temperature
     return replace(rope, **inner)
 
 
@@ -115,9 +118,9 @@ def _candidates(periods: np.ndarray, unit: float) -> list[Rope]:
         found.append(_USUAL)
     elif last > 1:
         power = periods.size / (periods.size - 1)
-        found += [replace(_USUAL, temperature=number) for number in _near(last**power, power * _ROUNDINGS * unit)]
+        found += [replace(_CENTERED, temperature=number) for number in _near(last**power, power * _ROUNDINGS * unit)]
     pairs = itertools.product(*(_near(end, _ROUNDINGS * unit) for end in (first, last)))
-    found += [replace(_USUAL, min_period=low, max_period=high) for low, high in pairs if low <= high]
+    found += [replace(_CENTERED, min_period=low, max_period=high) for low, high in pairs if low <= high]
     return sorted(found, key=_digits)
 
 
