@@ -35,11 +35,10 @@ _UNUSED = (
     Unused(r"(.*\.)?rope_embed\.periods", "follows from the config: checked to be it but for rounding"),
     Unused(r"(.*\.)?qkv\.bias_mask", "checked to leave out the bias of the key alone"),
 )
-_MASK_TOKEN = r"(.*\.)?mask_token"
-_DECODER_MASK_TOKEN = Unused(_MASK_TOKEN, "the decoder's, for patches that the encoder is never given")
-_ANY_MASK_TOKEN = Unused(
-    _MASK_TOKEN, "stands for masked patches in pretraining; --set mask_token=true (mask_token=True) keeps it"
+MASK_TOKEN = Unused(
+    r"(.*\.)?mask_token", "stands for masked patches in pretraining; --set mask_token=true (mask_token=True) keeps it"
 )
+_DECODERS_MASK_TOKEN = Unused(MASK_TOKEN.theirs, "the decoder's, for patches that the encoder is never given")
 # Register tokens are called otherwise by both.
 _TOKENS = {"dinov2": "register_tokens", "dinov3": "storage_tokens"}
 # What some of the projects have and the others don't, by the start of a canonical name.
@@ -77,12 +76,14 @@ class Names:
     @property
     def unused(self) -> tuple[Unused, ...]:
         """What a file may have besides."""
-        return (*_UNUSED, _DECODER_MASK_TOKEN if self.kind == "mae" else _ANY_MASK_TOKEN)
+        return (*_UNUSED, _DECODERS_MASK_TOKEN if self.kind == "mae" else MASK_TOKEN)
 
 
 def is_meta(names: Iterable[str]) -> bool:
     """Whether tensors have names that only these projects' own files have; many of DeiT's and MAE's are timm's too."""
-    return any(_MARKS.fullmatch(name) for name in names)
+    names = list(names)
+    # timm's BEiT has the index as a buffer besides, which archives of TorchScript keep, and this one with it.
+    return any(_MARKS.fullmatch(name) for name in names) and not any(name.endswith("attn.k_bias") for name in names)
 
 
 def names_of_file(shapes: Mapping[str, Shape]) -> Names:

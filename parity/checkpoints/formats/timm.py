@@ -25,6 +25,7 @@ from ..containers.files import WRITTEN_BY, Directory, is_by_us, write_directory
 from ..shapes import parameter_shapes
 from .canonical import Known, infer
 from .foreign import checkpoint_of
+from .meta_names import MASK_TOKEN
 from .native import CONFIG
 from .opened import Opened
 from .timm_arguments import POOLS, config_of, expressed
@@ -33,7 +34,10 @@ from .weights import Weights
 
 UNUSED = (
     Unused(r"(.*\.)?relative_position_index", "follows from the grid"),
-    Unused(r"rope\.(bands|periods|pos_embed(_cached)?)", "rotary positions, which follow from the config"),
+    Unused(r"rope\.(bands|periods|t_[xy]|pos_embed(_cached)?)", "rotary positions, which follow from the config"),
+    # Buffers that a state_dict leaves out and an archive of TorchScript has.
+    Unused(r"(.*\.)?attn\.k_bias", "checked to be zeros: the key has no bias"),
+    MASK_TOKEN,
 )
 
 
@@ -69,6 +73,7 @@ def read(opened: Opened, given: Given) -> Checkpoint:
         CheckpointError: Unknown architecture or argument, or tensors that don't fit; names the file and the field.
     """
     weights, path = opened.weights("timm"), opened.path
+    _check_key_biases(weights)
     theirs = {our_name(name): name for name in weights.tensors}
     file = path / CONFIG
     if path.is_file() or not is_timm(path):
@@ -123,6 +128,13 @@ def write(path: str | Path, config: Config, tensors: Mapping[str, np.ndarray], *
         added["head.bias"] = np.zeros(config.num_classes, np.float32)
     theirs = Theirs(_pairs(config, architecture), tensors, added=added)
     write_directory(path, TARGET, theirs, {CONFIG: data | WRITTEN_BY})
+
+
+def _check_key_biases(weights: Weights) -> None:
+    """Whether what takes the place of a bias that EVA and BEiT leave out is nothing."""
+    for name in weights.shapes:
+        if name.endswith("attn.k_bias") and np.any(np.asarray(weights.tensors[name], np.float64) != 0):
+            raise CheckpointError(f"{weights.path}: {weights.called(name)}: got a bias of the key, expected zeros")
 
 
 def _known(weights: Weights) -> Known:

@@ -49,6 +49,7 @@ DINOV3_NAMES = (
     Entry("norm", "norm"),
 )
 DINOV3_IN_MEMORY = blocks("model.layer.{i}", _DINOV3_BLOCK)
+_ROTARY = Unused(r"(.*\.)?rope_embeddings\.inv_freq", "rotary positions, which follow from the config")
 NO_REGISTERS = Unused(r"embeddings\.register_tokens", "there are none in it: one of its axes is 0")
 
 
@@ -208,7 +209,7 @@ _DINOV3 = Architecture(
     table=DINOV3_NAMES,
     memory=DINOV3_IN_MEMORY,
     masks=True,
-    unused=(MASK_TOKEN, NO_REGISTERS),
+    unused=(MASK_TOKEN, NO_REGISTERS, _ROTARY),
     added=_mask_token_and_registers,
 )
 
