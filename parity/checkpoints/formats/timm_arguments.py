@@ -38,7 +38,6 @@ _VIT_ARGUMENTS = {
     "act_layer": "act",
     "final_norm": "final_norm",
     "fc_norm": "fc_norm",
-    "proj_bias": "proj_bias",
     "scale_attn_norm": "attn_norm",
     "scale_mlp_norm": "mlp_norm",
     "pool_include_prefix": "pool_include_prefix",
@@ -144,9 +143,10 @@ def _fields(arguments: Mapping[str, Any], config: Config, architecture: str) -> 
 
 def _mlp(arguments: Mapping[str, Any], config: Config, dim: int, architecture: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    gated = arguments.get("swiglu_mlp")
-    if gated is not None:
-        split = arguments.get("scale_mlp", config.mlp_norm) or arguments.get("swiglu_align_to")
+    if {"swiglu_mlp", "scale_mlp", "swiglu_align_to"} & arguments.keys() and architecture in EVA_AND_BEIT:
+        gated = arguments.get("swiglu_mlp", config.mlp != "mlp")
+        aligned = arguments.get("swiglu_align_to", config.mlp == "swiglu" and not config.mlp_norm)
+        split = arguments.get("scale_mlp", config.mlp_norm) or aligned
         found = dict(mlp="swiglu" if split else "swiglu_packed", act="silu") if gated else dict(mlp="mlp", act="gelu")
     if (ratio := arguments.get("mlp_ratio")) is not None or "embed_dim" in arguments:
         hidden = int(dim * ratio) if ratio is not None else round(dim * config.mlp_dim / config.embed_dim)
@@ -220,6 +220,7 @@ _EMBED_NORMS = {None: {}, "layernorm": {"embed_norm": True}, "rmsnorm": {"embed_
 # Of VisionTransformer.
 _VIT_SPECIAL = _COMMON_SPECIAL | {
     "pre_norm": _PRE_NORM,
+    "proj_bias": _switch("proj_bias", {"proj_bias": True, "mlp_bias": True}, {"proj_bias": False, "mlp_bias": False}),
     "pos_embed": _one_of(_POSITIONS, "pos_embed"),
     "embed_norm_layer": _one_of(_EMBED_NORMS, "embed_norm_layer"),
 }
@@ -281,6 +282,14 @@ def expressed(path: Path, config: Config, name: str) -> tuple[str, dict[str, Any
     )
 
 
+# Fields that one argument of VisionTransformer decides, and its value where they go together.
+_TOGETHER_FIELDS = {"pre_norm": ("pre_norm", "patch_bias"), "proj_bias": ("proj_bias", "mlp_bias")}
+_TOGETHER: dict[str, Callable[[Config], bool | None]] = {
+    "pre_norm": lambda config: config.pre_norm if config.pre_norm != config.patch_bias else None,
+    "proj_bias": lambda config: config.proj_bias if config.proj_bias == config.mlp_bias else None,
+}
+
+
 def _arguments(config: Config, architecture: str) -> tuple[dict[str, Any], list[str]]:
     """Arguments of timm that turn an architecture into a config, and the fields that none can change."""
     registered = get(architecture)
@@ -292,6 +301,10 @@ def _arguments(config: Config, architecture: str) -> tuple[dict[str, Any], list[
     arguments: dict[str, Any] = {}
     problems = []
     halved = config.mlp == "swiglu_packed" and architecture not in EVA_AND_BEIT
+    for argument, fields in _TOGETHER.items() if architecture not in EVA_AND_BEIT else ():
+        if fields(config) is not None and fields(config) != fields(registered):
+            arguments[argument] = fields(config)
+            differing = [field for field in differing if field not in _TOGETHER_FIELDS[argument]]
     for field in differing:
         theirs = next((key for key, ours in known.items() if ours == field), None)
         value = getattr(config, field)
