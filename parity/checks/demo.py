@@ -102,10 +102,9 @@ def run(directory: Path, *, accuracy: float = ACCURACY, **overrides: Any) -> int
     _write_parity(report, parity)
     path = report.write(directory)
 
-    seconds = time.perf_counter() - started
     for text, holds in passed.items():
         console.print(f"[{'green' if holds else 'red'}]{'yes' if holds else 'NO '}[/]  {text}")
-    console.print(f"{seconds:.0f} s; report in {path}")
+    console.print(f"{time.perf_counter() - started:.0f} s; report in {path}")
     return 0 if all(passed.values()) else 1
 
 

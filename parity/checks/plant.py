@@ -147,7 +147,7 @@ def _float32_softmax(model: Model) -> None:
 
 
 def _channels_last_patches(model: Model) -> None:
-    kernel = model.patch_embed.proj.weight
+    kernel = model.get_parameter("patch_embed.proj.weight")
     out, channels, height, width = kernel.shape
     kernel.copy_(kernel.reshape(out, height, width, channels).permute(0, 3, 1, 2).clone())
 
