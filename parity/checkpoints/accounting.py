@@ -29,6 +29,7 @@ def account(
     *,
     source: str,
     called: Callable[[str], str] = str,
+    unread: Mapping[str, str] | None = None,
     advice: str = "",
 ) -> None:
     """Holds the tensors of a source against those that a model has.
@@ -38,12 +39,15 @@ def account(
         found: Shape of each tensor of the source, by name.
         source: What to call the source.
         called: What a tensor is called there.
+        unread: Why something there was left out, by what it is called.
         advice: What to do about unexpected ones.
 
     Raises:
         CheckpointError: Any is missing, unexpected or misshapen; all of them are in one report.
     """
-    problems = [f"missing {called(name)} {list(shape)}" for name, shape in expected.items() if name not in found]
+    whys = {name: f": {why}" for name, why in (unread or {}).items()}
+    missing = {called(name): shape for name, shape in expected.items() if name not in found}
+    problems = [f"missing {name} {list(shape)}{whys.get(name, '')}" for name, shape in missing.items()]
     problems += [f"unexpected {called(name)} {list(shape)}" for name, shape in found.items() if name not in expected]
     problems += [
         f"misshapen {called(name)}: got {list(found[name])}, expected {list(shape)}"

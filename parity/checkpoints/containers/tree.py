@@ -41,12 +41,13 @@ def flatten(value: Any, tensor_of: Callable[[Any], Found | str | None]) -> tuple
     walk = _Walk(tensor_of, _holders(value, tensor_of))
     walk.into(value, "")
     if not walk.tensors:
-        reasons = [f"{path}: {reason}" for path, reason in walk.ignored.items() if reason != _NOTHING]
+        reasons = [f"{path}: {reason}" for path, reason in walk.ignored.items() if reason != NOTHING]
         raise ValueError(f"got {alone or '; '.join(reasons[:3]) or _seen(value)}, expected tensors")
     return walk.tensors, walk.ignored
 
 
-_NOTHING = "no tensor"
+# Why an entry that isn't one is left out.
+NOTHING = "no tensor"
 
 
 class _Walk:
@@ -79,7 +80,7 @@ class _Walk:
             raise ValueError(f"{short(path)}: two entries have this path")
         if tensor is None and id(value) not in self.holders:
             if reason is None:
-                self.ignored[path] = _NOTHING
+                self.ignored[path] = NOTHING
         elif reason:
             self.ignored[path] = reason
         elif tensor is None and id(value) in self.above:

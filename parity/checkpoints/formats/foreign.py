@@ -77,7 +77,8 @@ def checkpoint_of(
     format: str,
 ) -> Checkpoint:
     """`translated` of pairs, for a format that needs no table."""
-    ours = Ours(pairs, weights.tensors, unused=unused, source=str(path), called=weights.called)
+    named: dict[str, Any] = dict(source=str(path), called=weights.called, unread=weights.unread)
+    ours = Ours(pairs, weights.tensors, unused=unused, **named)
     source: dict[str, Any] = {"format": format, "path": str(path)}
     if weights.prefix:
         source["prefix"] = weights.prefix

@@ -217,6 +217,7 @@ class Ours(Tensors):
         unused: What may be there besides.
         source: What to call them in an error.
         called: What a tensor of theirs is called in the file, where that is more than its name.
+        unread: Why something of the file was left out, by what it is called.
 
     Raises:
         CheckpointError: Missing, unexpected or misshapen tensors, by their names there, all in one report.
@@ -230,6 +231,7 @@ class Ours(Tensors):
         unused: Sequence[Unused] = (),
         source: str,
         called: Callable[[str], str] = str,
+        unread: Mapping[str, str] | None = None,
     ):
         found = shapes_of(tensors)
         expected = their_shapes(pairs)
@@ -241,7 +243,7 @@ class Ours(Tensors):
             if re.fullmatch(rule.theirs, name)
         }
         found = {name: shape for name, shape in found.items() if name not in left_out}
-        account(expected, found, source=source, called=called, advice=_ADVICE)
+        account(expected, found, source=source, called=called, unread=unread, advice=_ADVICE)
         self.ignored = {called(name): reason for name, reason in left_out.items()}
         self.path = getattr(tensors, "path", Path(source))
         self._pairs = {pair.ours: pair for pair in pairs}

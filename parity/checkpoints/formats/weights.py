@@ -22,6 +22,7 @@ from pathlib import Path
 from ...configs import close_match
 from ..accounting import CheckpointError
 from ..containers.stored import FileTensors, Shape
+from ..containers.tree import NOTHING
 
 # How the patch embedding's name ends in each project's files: what comes before it is a prefix.
 _BASES = r"(?:(?:vit|deit|beit|data2vec_vision|ijepa|dinov2|dinov2_with_registers|vision_model)[./])?"
@@ -48,9 +49,9 @@ _OUTSIDE = re.compile(
 
 # What training leaves beside the weights, by the first part of a path that says it.
 _TRAINING = {
-    r"optimizers?|optimizer_states?|opt_state|optim": "state of the optimiser",
-    r"lr_schedulers?|schedulers?|(?:loss_|amp_|grad_|native_)?scaler|amp|rng_states?|random_states?|callbacks|loops"
-    r"|cuda_rng_state(?:_all)?|torch_rng_state|numpy_rng_state": "state of training",
+    r"optimizers?|optimizer_states?|opt_state|optim|param_groups": "state of the optimiser",
+    r"lr_schedulers?|schedulers?|(?:loss_|amp_|grad_|native_)?scaler|amp|random_states?|callbacks|loops"
+    r"|(?:\w+_)?rngs?|(?:\w+_)?rng_states?(?:_all)?": "state of training",
     r"criterions?|loss(?:es|_fn|_func)?|\w+_loss|(?:train_|val_|test_)?metrics?": "loss or metric of training",
     r"dino_head|ibot_head|projector|projection_head|proj_head|momentum_projector|momentum_head|predictor|prototypes"
     r"|prediction_head|contrastive_head|simclr_head": "projection head of pretraining",
@@ -60,7 +61,10 @@ _UNUSED = [
     (re.compile(pattern), reason)
     for pattern, reason in (
         (r"(?:.*\.)?head\.(?:mlp2?\.\d+\.\w+|last_layer2?\..*|last_norm2?\..*)", "projection head of pretraining"),
-        (r"(?:.*\.)?(?:queue|queue_ptr|center|center2|n_averaged|num_updates|step|global_step)", "state of training"),
+        (
+            r"(?:.*\.)?(?:queue|queue_ptr|center|center2|n_averaged|num_updates|step|global_step|(?:\w+_)?rng_states?)",
+            "state of training",
+        ),
         (r"(?:.*\.)?num_batches_tracked", "a counter, which evaluation doesn't ask"),
         (r"(?:.*\.)?total_(?:ops|params)", "counts of operations and parameters"),
     )
@@ -95,6 +99,11 @@ class Weights:
         """Shape of each tensor."""
         return self.tensors.shapes()
 
+    @property
+    def unread(self) -> dict[str, str]:
+        """Why what may be one of the model's tensors isn't read, by its whole name in the file."""
+        return _unread(self.ignored)
+
     def called(self, name: str) -> str:
         """What a tensor is called in the file; also one that isn't there."""
         return self.paths.get(name, self.prefix + name)
@@ -118,7 +127,7 @@ def choose(
     names = _without_states(_within(tensors, prefix, ignored), ignored)
     names = _without_patterns(names, prefix or "", ignore, ignored, path)
     kinds = [_KINDS.get(format, format)] if format is not None else list(ANCHORS)
-    kind, root = _root(names, kinds, path, prefix or "")
+    kind, root = _root(names, kinds, path, prefix or "", _unread(ignored))
     renamed = {name.removeprefix(root): name for name in names if name.startswith(root)}
     renamed |= _outside(names, root, renamed, kind, tensors)
     if _MOCO.fullmatch(root):
@@ -189,9 +198,19 @@ def _roots(names: Iterable[str], kinds: Sequence[str]) -> list[tuple[str, str]]:
     return list(found)
 
 
-def _root(names: Sequence[str], kinds: Sequence[str], path: Path, prefix: str) -> tuple[str, str]:
+def _unread(ignored: Mapping[str, str]) -> dict[str, str]:
+    return {name: reason for name, reason in ignored.items() if reason != NOTHING}
+
+
+def _root(
+    names: Sequence[str], kinds: Sequence[str], path: Path, prefix: str, unread: Mapping[str, str]
+) -> tuple[str, str]:
     roots = _roots(names, kinds)
     if not roots:
+        if left_out := [name for name in unread if any(ANCHORS[kind].fullmatch(name) for kind in kinds)]:
+            raise CheckpointError(
+                f"{path}: {left_out[0]}: {unread[left_out[0]]}, and nothing else is a patch embedding"
+            )
         raise CheckpointError(
             f"{path}: no Vision Transformer that is known: none of its {len(names)} tensors is a patch embedding, such "
             f"as patch_embed.proj.weight; found {_some(names)}"
