@@ -35,7 +35,7 @@ API: dict[str, dict[str, str]] = {
         "open_checkpoint": "path, *, model, format, numerics, prefix, ignore, target_size, **fields",
         "read": "path",
         "write": "path, config, tensors, *, name, source",
-        "account": "expected, found, *, source, called, advice",
+        "account": "expected, found, *, source, called, unread, advice",
     },
     "parity.runs": {
         "read_training": "path, *, step",
