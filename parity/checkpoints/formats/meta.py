@@ -148,7 +148,7 @@ def _config(
     """The config that shapes make, with what they don't show from a document, the project's code, or the user."""
     shapes, said = shapes_of(tensors), document.get("config", {})
     fields: dict[str, Any] = dict(act="gelu", norm_eps=1e-6, pos_embed_resize="bicubic", rel_pos_resize="geometric")
-    fields["stem_norm_eps"] = 1e-5
+    fields |= dict(block="pre_norm", stem_norm_eps=1e-5)
     if any(".mlp.w3." in name for name in shapes):
         fields["act"] = "silu"
     prefix: tuple[str, ...] = ("all",) if names.kind == "dinov2" else ()
