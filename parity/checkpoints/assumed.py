@@ -38,32 +38,57 @@ class Assumption:
     why: str
 
     def __str__(self) -> str:
-        value = self.value
-        shown = value
-        if isinstance(value, tuple):
+        value = shown = jsonable(self._plain())
+        if isinstance(value, list):
             is_size = all(isinstance(item, int) for item in value)
-            shown = "x".join(map(str, value)) if is_size else json.dumps(jsonable(value), separators=(",", ":"))
-        if dataclasses.is_dataclass(value):
-            shown = ", ".join(f"{name}={item}" for name, item in vars(value).items() if item is not None)
+            shown = "x".join(map(str, value)) if is_size else json.dumps(value, separators=(",", ":"))
+        if isinstance(value, dict):
+            parts = {name: tuple(item) if isinstance(item, list) else item for name, item in value.items()}
+            shown = ", ".join(f"{name}={item}" for name, item in parts.items() if item is not None)
         return f"{self.field} {shown}: {self.why}"
 
     def to_json(self) -> dict[str, Any]:
         """The assumption as `config.json` keeps it."""
-        value = dataclasses.asdict(self.value) if dataclasses.is_dataclass(self.value) else self.value  # type: ignore
-        return {"field": self.field, "value": jsonable(value), "why": self.why}
+        return {"field": self.field, "value": jsonable(self._plain()), "why": self.why}
+
+    def beside(self, fields: Iterable[str], like: Config | None = None) -> Assumption | None:
+        """What is left of it beside what is said.
+
+        Args:
+            fields: Names of fields, inner ones too, such as `act` and `preprocessing.mean`.
+            like: A model, which says what it has the same value of.
+        """
+        fields, value = set(fields), self._plain()
+        same = dataclasses.replace(self, value=getattr(like, self.field, _NOTHING))
+        if self.field in fields or same.to_json() == self.to_json():
+            return None
+        if not isinstance(value, dict) or not any(f"{self.field}.{name}" in fields for name in value):
+            return self
+        left = {name: item for name, item in value.items() if f"{self.field}.{name}" not in fields and item is not None}
+        return dataclasses.replace(self, value=left) if left else None
+
+    def _plain(self) -> Any:
+        return dataclasses.asdict(self.value) if dataclasses.is_dataclass(self.value) else self.value  # type: ignore
 
 
 class AssumedWarning(UserWarning):
     """Something of a checkpoint was assumed; saying the field ends the warning."""
 
 
-def warn_of(assumed: Iterable[Assumption], *, path: str | Path, stacklevel: int = 3) -> None:
-    """One warning for all that was assumed of a file; none where nothing was."""
+def warn_of(assumed: Iterable[Assumption], *, path: str | Path, named: bool = False, stacklevel: int = 3) -> None:
+    """One warning for all that was assumed of a file; none where nothing was.
+
+    Args:
+        assumed: Of it.
+        path: What to call it.
+        named: Whether a model is named already, which then doesn't say these.
+        stacklevel: As `warnings.warn` takes it.
+    """
     if found := list(assumed):
         fields = ", ".join(f"{field}=" for field in dict.fromkeys(assumption.field for assumption in found))
         lines = "\n  ".join(map(str, found))
-        text = f"{path}: assumed, since the file doesn't say it:\n  {lines}\nsaying the field ({fields}), or the model"
-        text += " that has it (model=), ends this"
+        how = f"saying the field ({fields})" + ("" if named else ", or the model that has it (model=),")
+        text = f"{path}: assumed, since the file doesn't say it:\n  {lines}\n{how} ends this"
         warnings.warn(text, AssumedWarning, stacklevel=stacklevel)
 
 
@@ -95,7 +120,7 @@ class Given:
     ):
         self.like = get(model) if isinstance(model, str) else model
         self.name = model if isinstance(model, str) else ""
-        self.fields = dict(fields or {})
+        self.fields = by_parts(fields or {})
         self.target_size = (target_size, target_size) if isinstance(target_size, int) else target_size
         self.assumed: list[Assumption] = []
         self._used: set[str] = set()
@@ -156,6 +181,15 @@ class Given:
         return {field: value for field, value in self.fields.items() if field not in self._used}
 
 
+def by_parts(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields with an object for preprocessing as what it says of each part of it, such as `preprocessing.mean`."""
+    found = dict(fields)
+    if isinstance(images := found.get("preprocessing"), Mapping):
+        del found["preprocessing"]
+        found |= {f"preprocessing.{name}": value for name, value in images.items()}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
+
+
 def with_fields(config: Config, fields: Mapping[str, Any]) -> Config:
     """A config with fields replaced, inner ones too.
 
@@ -164,7 +198,7 @@ def with_fields(config: Config, fields: Mapping[str, Any]) -> Config:
     """
     inner: dict[str, dict[str, Any]] = {}
     outer: dict[str, Any] = {}
-    for name, value in fields.items():
+    for name, value in by_parts(fields).items():
         part, _, field = name.partition(".")
         if field:
             inner.setdefault(part, {})[field] = value
@@ -178,7 +212,20 @@ def with_fields(config: Config, fields: Mapping[str, Any]) -> Config:
     return config
 
 
-def say(*fields: str, value: str = "VALUE") -> str:
-    """How to say a field, on the command line and in Python."""
-    flags = " ".join(f"--set {field}={value}" for field in fields)
-    return f"say it with {flags} (in Python {', '.join(f'{field}={value}' for field in fields)})"
+def say(field: str, *others: str, value: str = "VALUE") -> str:
+    """How to say a field, on the command line and in Python.
+
+    Args:
+        field: Its name.
+        others: Other values that it may have.
+        value: In capitals where it is the user's to fill in; a size as `64x160`.
+    """
+    flags = " or ".join(f"--set {field}={one}" for one in (value, *others))
+    python = " or ".join(f"{field}={_in_python(one)}" for one in (value, *others))
+    return f"say it with {flags} (in Python {python})"
+
+
+def _in_python(value: str) -> str:
+    height, _, width = value.partition("x")
+    is_size = all(side.isdigit() or side.isupper() for side in (height, width))
+    return f"({height}, {width})" if is_size else f'"{value}"' if value.islower() else value

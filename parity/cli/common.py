@@ -85,9 +85,9 @@ def use_present_platform(default: str = "") -> None:
 
 
 def is_path(target: str) -> bool:
-    """Whether a target is meant as a path and not as a registered name."""
+    """Whether a target is meant as a path, or a name of the hub, and not as a registered name."""
     is_file = target not in configs.names() and Path(target).exists()
-    return "/" in target or target.startswith(".") or is_file
+    return "/" in target or target.startswith((".", "hf-hub:")) or is_file
 
 
 def check_classes(checkpoint: Checkpoint, source: Source, path: str) -> None:

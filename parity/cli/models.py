@@ -6,7 +6,7 @@ from tyro.conf import Positional
 
 from .. import configs
 from .common import escaped, is_path, not_used, print_rich
-from .said import Said, SaidOf, parsed
+from .said import Said, SaidOf
 
 
 def models(pattern: Positional[str] = "*") -> int:
@@ -59,7 +59,6 @@ def info(target: Positional[str], *, said: SaidOf = Said()) -> int:
         parameter_shapes,
         shapes_of,
     )
-    from ..checkpoints.assumed import with_fields
     from ..checkpoints.formats.numerics import FIELDS, sources_of, with_numerics
 
     table = Table("field", "value", box=None, header_style="bold")
@@ -78,7 +77,7 @@ def info(target: Positional[str], *, said: SaidOf = Said()) -> int:
                 table.add_row(f"source.{key}", str(value))
         table.add_row("types", ", ".join(sorted({str(dtype) for dtype in dtypes_of(checkpoint.tensors).values()})))
     else:
-        config, name = with_fields(configs.get(target), parsed(said.set)), target
+        config, name = said.registered(target, but=("numerics",)), target
         config = config if said.numerics is None else with_numerics(config, said.numerics, name=name)
         table.add_row("model", target)
     table.add_row("family", configs.family(config))

@@ -59,24 +59,32 @@ class Said:
         """
         if is_path(target):
             return self.open(target, **options)
-        given = self.keywords()
-        fields = parsed(self.set)
-        if other := [name for name in given if name not in fields]:
-            raise ValueError(
-                f"{other[0]}: got {given[other[0]]!r} for the registered model {target!r}; it is for files"
-            )
-        if not fields:
-            return target
+        config = self.registered(target)
+        return config if self.set else target
+
+    def registered(self, name: str, *, but: Sequence[str] = ()) -> Config:
+        """A registered model, with its fields replaced where some are set.
+
+        Args:
+            name: Of the model.
+            but: What else may be said of it.
+
+        Raises:
+            ValueError: Something that is said of a checkpoint is said of a name.
+        """
         from ..checkpoints.assumed import with_fields
 
-        return with_fields(configs.get(target), fields)
+        given, fields = self.keywords(), parsed(self.set)
+        if other := [field for field in given if field not in fields and field not in but]:
+            raise ValueError(f"{other[0]}: got {given[other[0]]!r} for the registered model {name!r}; it is for files")
+        return with_fields(configs.get(name), fields)
 
     def open(self, path: str, **options: Any) -> Checkpoint:
         """Opens a checkpoint and prints what was assumed of it."""
         from ..checkpoints import open_checkpoint
 
         checkpoint = open_checkpoint(path, **options, **self.keywords())
-        print_assumed(checkpoint)
+        print_assumed(checkpoint, named=self.model is not None)
         return checkpoint
 
 
@@ -84,13 +92,20 @@ class Said:
 SaidOf = Annotated[Said, tyro.conf.arg(name="")]
 
 
-def print_assumed(checkpoint: Checkpoint) -> None:
-    """Says what was assumed of a checkpoint, and how to say it."""
+def print_assumed(checkpoint: Checkpoint, *, named: bool) -> None:
+    """Says what was assumed of a checkpoint, and how to say it.
+
+    Args:
+        checkpoint: The checkpoint.
+        named: Whether a model is named already, which then doesn't say these.
+    """
     for assumption in checkpoint.assumed:
         print_rich(f"[yellow]assumed[/]: {escaped(assumption)}", stderr=True)
     if checkpoint.assumed:
-        field = checkpoint.assumed[0].field
-        text = f"the file doesn't say these; --set {field}=VALUE and so on, or --model NAME, does"
+        first = checkpoint.assumed[0].to_json()
+        inner = f".{next(iter(first['value']))}" if isinstance(first["value"], dict) else ""
+        or_named = "" if named else ", or --model NAME,"
+        text = f"the file doesn't say these; --set {first['field']}{inner}=VALUE and so on{or_named} does"
         print_rich(escaped(text), stderr=True)
 
 
@@ -115,7 +130,7 @@ def _value(field: str, text: str) -> Any:
         return None
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
-    for separator in (",", "x"):
+    for separator in (",", "x") if "[[" not in text else ():
         parts = text.strip("()[]").split(separator)
         if len(parts) > 1 and all(_is_number(part) for part in parts):
             return tuple(json.loads(part) for part in parts)

@@ -15,9 +15,10 @@ A name's suffix says nothing: people call any of these `.bin`, `.pth`, `.ckpt` o
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
-from ..accounting import CheckpointError
+from ..accounting import CheckpointError, cut
 from .document import read_json
 from .msgpack_file import read_msgpack
 from .npz_file import read_npz
@@ -46,6 +47,7 @@ CANDIDATES = (
     *(WEIGHTS, INDEX, "pytorch_model.bin", "pytorch_model.bin.index.json"),
     *("flax_model.msgpack", "flax_model.msgpack.index.json", "tf_model.h5"),
 )
+_LOOKED_AT = 1000  # of a directory's files, for an error
 _READERS = {
     "safetensors": read_safetensors,
     "legacy": read_torch_legacy,
@@ -69,7 +71,14 @@ def open_tensors(path: str | Path) -> FileTensors:
     """
     path = Path(path)
     if path.is_dir():
-        path = next((path / name for name in CANDIDATES if (path / name).is_file()), path / WEIGHTS)
+        found = next((path / name for name in CANDIDATES if (path / name).is_file()), None)
+        if found is None:
+            names = cut(sorted(child.name for child in itertools.islice(path.iterdir(), _LOOKED_AT)))
+            expected = (
+                "if one of them is the file of weights, name it" if names else f"expected a file such as {WEIGHTS}"
+            )
+            raise CheckpointError(f"{path / WEIGHTS}: no such file; found {names or 'nothing'}; {expected}")
+        path = found
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
     return _open_shards(path) if (kind := kind_of(path)) == "json" else _open_file(path, kind)

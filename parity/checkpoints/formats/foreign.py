@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from ...configs import Config, get, name_of, replace
-from ..accounting import CheckpointError
+from ..accounting import LINES, CheckpointError, cut
 from ..assumed import Given
 from ..checkpoint import Checkpoint
 from ..containers.document import read_json
 from ..shapes import Shape
+from .numerics import FIELDS
 from .settled import fits
 from .translate import Entry, Ours, Pair, Unused, pair_up
 from .weights import Weights
@@ -135,9 +136,13 @@ def hold_against(
     except ValueError as error:
         reason = str(error).removeprefix(f"{path}: ")
         raise CheckpointError(f"{path}: the {format} format can't express this config: {reason}") from None
-    differs = [f"{name}: got {got[name]!r}, expected {expected[name]!r}" for name in got if got[name] != expected[name]]
-    if differs:
-        raise CheckpointError(f"{path}: the {format} format can't express this config\n  " + "\n  ".join(differs))
+    changed = [name for name in got if got[name] != expected[name]]
+    if changed:
+        differs = [f"{name}: got {got[name]!r}, expected {expected[name]!r}" for name in changed]
+        hint = f"\n--numerics {format.lower()} takes its own" if all(name in FIELDS for name in changed) else ""
+        raise CheckpointError(
+            f"{path}: the {format} format can't express this config\n  {cut(differs, between=LINES)}{hint}"
+        )
 
 
 def essence(config: Config, *, free: Sequence[str] = ()) -> dict[str, Any]:

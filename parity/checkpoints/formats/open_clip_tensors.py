@@ -114,7 +114,7 @@ def _of_open_clip(shapes: Mapping[str, Shape], given: Given, path: Path) -> dict
     if "global_pool" not in given.fields and given.like is not None and given.like.pre_norm != pre_norm:
         raise CheckpointError(
             f"{path}: pre_norm: named model: {given.like.pre_norm}, file: {pre_norm}, so it may pool another way, too; "
-            f"{say('global_pool', value='token')} or avg, or name another model"
+            f"{say('global_pool', 'avg', value='token')}, or name another model"
         )
     questions = []
     if not given.says("act"):

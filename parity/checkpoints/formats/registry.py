@@ -83,10 +83,11 @@ def _lone_file(path: Path) -> Path:
         raise CheckpointError(f"{path}: {len(files)} files of tensors and no config.json; name one of {cut(files)}")
     config = path / native.CONFIG
     if config.is_file():
-        keys = cut(list(read_json(config)))
+        keys = ", ".join(list(read_json(config))[:_LISTED])
         expected = "`model_type` (transformers), `architecture` (timm) or `format` (vit-parity)"
         raise CheckpointError(
-            f"{config}: got {keys or 'no keys'}, expected {expected} among them, or tensors beside it"
+            f"{config}: got {f'the keys {keys}' if keys else 'no keys'}, expected {expected} among them, or tensors "
+            "beside it"
         )
     found = ", ".join(sorted(names)[:_LISTED])
     raise CheckpointError(
@@ -168,7 +169,8 @@ def open_to_load(
         return path
     checkpoint = open_checkpoint(path, target_size=image_size, **said)
     known = {"image_size": image_size, "global_pool": global_pool}
-    warn_of([item for item in checkpoint.assumed if known.get(item.field) is None], path=path, stacklevel=4)
+    assumed = [item for item in checkpoint.assumed if known.get(item.field) is None]
+    warn_of(assumed, path=path, named=said.get("model") is not None, stacklevel=4)
     return checkpoint
 
 
@@ -182,6 +184,9 @@ def _with_rest(checkpoint: Checkpoint, given: Given) -> Checkpoint:
     if like is not None and like.embed_dim != config.embed_dim and not {"embed_dim", "num_heads"} & given.fields.keys():
         got = f"named model: {like.embed_dim}, file: {config.embed_dim}"
         raise CheckpointError(f"{checkpoint.path}: embed_dim: {got}; leave the name out, or name another model")
+    # What a native file kept as assumed wasn't held against the named model yet.
+    left = [item.beside(rest, None if item in given.assumed else like) for item in checkpoint.assumed]
+    checkpoint = dataclasses.replace(checkpoint, assumed=tuple(filter(None, left)))
     if not rest:
         return checkpoint
     try:
@@ -197,8 +202,7 @@ def _with_rest(checkpoint: Checkpoint, given: Given) -> Checkpoint:
             f"{checkpoint.path}: {', '.join(f'{field}={value}' for field, value in rest.items())}: the tensors don't "
             f"go with it: {names[0]}: {shapes}{resize}"
         )
-    assumed = tuple(item for item in checkpoint.assumed if item.field not in rest)
-    return dataclasses.replace(checkpoint, config=config, assumed=assumed)
+    return dataclasses.replace(checkpoint, config=config)
 
 
 def _with_numerics(checkpoint: Checkpoint, numerics: str) -> Checkpoint:

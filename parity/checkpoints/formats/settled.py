@@ -113,10 +113,10 @@ def _square(
     """The square grid where no size is said, if that is the usual one of the readings."""
     squares = {name: math.isqrt(number) for name, number in patches.items() if is_square(number)}
     if not squares:
-        number = next(iter(patches.values()))
+        number, or_name = next(iter(patches.values())), "" if given.like is not None else "a model's name, or "
         raise CheckpointError(
-            f"{path}: got {number} positions of patches, expected a square grid, or a model's name, or the image size "
-            f"that the file is for: {say('image_size', value='HEIGHTxWIDTH')}"
+            f"{path}: got {number} positions of patches, expected a square grid, or {or_name}the image size that the "
+            f"file is for: {say('image_size', value='HEIGHTxWIDTH')}"
         )
     name, side = next(iter(squares.items()))
     usual = next(iter(patches))
@@ -206,7 +206,7 @@ def images_of(
     images = for_channels(said or usual, in_chans)
     if said is not None and images == said:
         return said
-    return given.assume("preprocessing", images, why if said is None else f"of its kind, for {in_chans} channels")
+    return given.assume("preprocessing", images, why if said is None else f"of its kind, for in_chans {in_chans}")
 
 
 def for_channels(images: Preprocessing, in_chans: int) -> Preprocessing:

@@ -206,6 +206,7 @@ def canonical_shapes(table: Sequence[Entry], shapes: Mapping[str, Shape]) -> dic
 
 
 _ADVICE = "--ignore PATTERN (ignore= in Python) leaves tensors out that are no part of the model"
+_LORA = "LoRA beside the weights: merge it into them (PEFT's merge_and_unload) and save again"
 
 
 class Ours(Tensors):
@@ -243,7 +244,8 @@ class Ours(Tensors):
             if re.fullmatch(rule.theirs, name)
         }
         found = {name: shape for name, shape in found.items() if name not in left_out}
-        account(expected, found, source=source, called=called, unread=unread, advice=_ADVICE)
+        advice = _LORA if any(".lora_" in name for name in found) else _ADVICE
+        account(expected, found, source=source, called=called, unread=unread, advice=advice)
         self.ignored = {called(name): reason for name, reason in left_out.items()}
         self.path = getattr(tensors, "path", Path(source))
         self._pairs = {pair.ours: pair for pair in pairs}

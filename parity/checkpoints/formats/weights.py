@@ -40,6 +40,7 @@ ANCHORS: Mapping[str, re.Pattern[str]] = {
 }
 # The projects whose names are canonical, or nearly.
 _KINDS = {"timm": "canonical", "meta": "canonical"}
+_OWNERS = {"canonical": "timm"}
 # What the head is called, and the names that one linear layer of it may be under.
 _HEADS = {"canonical": ("head", "head"), "torchvision": ("heads.head", "heads"), "huggingface": ("classifier",) * 2}
 # Heads that wrappers put beside a model: Lightning's, solo-learn's, a linear probe's.
@@ -155,7 +156,7 @@ def _within(tensors: FileTensors, prefix: str | None, ignored: dict[str, str]) -
         raise CheckpointError(f"{tensors.path}: prefix: got {prefix!r}, but names begin with {_some(tops)}{near}")
     others = len(tensors) - len(found)
     if others:
-        ignored["*"] = f"outside of the prefix {prefix} ({others} tensors)"
+        ignored["*"] = f"outside of the prefix {prefix} ({_counted(others)})"
     return found
 
 
@@ -170,7 +171,7 @@ def _without_states(names: Iterable[str], ignored: dict[str, str]) -> list[str]:
             ignored[name] = reason
         else:
             kept.append(name)
-    ignored |= {f"{part}.*": f"{reason} ({len(found)} tensors)" for (part, reason), found in parts.items()}
+    ignored |= {f"{part}.*": f"{reason} ({_counted(len(found))})" for (part, reason), found in parts.items()}
     return kept
 
 
@@ -183,7 +184,7 @@ def _without_patterns(
         if not fits and pattern not in ignored:
             raise CheckpointError(f"{path}: ignore: no tensor is called {pattern!r}{close_match(pattern, left)}")
         left = [name for name in left if name not in set(fits)]
-        ignored[pattern] = f"as asked ({len(fits)} tensors)" if len(fits) != 1 else "as asked"
+        ignored[pattern] = f"as asked ({_counted(len(fits))})" if len(fits) != 1 else "as asked"
     return left
 
 
@@ -210,6 +211,12 @@ def _root(
         if left_out := [name for name in unread if any(ANCHORS[kind].fullmatch(name) for kind in kinds)]:
             raise CheckpointError(
                 f"{path}: {left_out[0]}: {unread[left_out[0]]}, and nothing else is a patch embedding"
+            )
+        if others := _roots(names, list(ANCHORS)):
+            got, expected = (_OWNERS.get(kind, kind) for kind in (others[0][0], kinds[0]))
+            raise CheckpointError(
+                f"{path}: names: got those of {got}, expected those of {expected}; say --from {got} (in Python "
+                f'format="{got}")'
             )
         raise CheckpointError(
             f"{path}: no Vision Transformer that is known: none of its {len(names)} tensors is a patch embedding, such "
@@ -253,6 +260,10 @@ def _with_one_head(renamed: dict[str, str], kind: str, tensors: FileTensors) -> 
         return renamed
     (layer,) = layers
     return {name + key.removeprefix(layer) if key in members else key: value for key, value in renamed.items()}
+
+
+def _counted(number: int) -> str:
+    return f"{number} tensor{'' if number == 1 else 's'}"
 
 
 def _some(names: Collection[str]) -> str:

@@ -334,7 +334,7 @@ def _default(setting: Setting, file: _File, kind: Architecture, given: Given) ->
     if setting.ours == "act" and kind.name.startswith("CLIP") and not given.says("act"):
         raise CheckpointError(
             f"{file.path}: OpenAI's CLIP has QuickGELU, most others have GELU, which the tensors don't show; "
-            f"{say('act', value='quick_gelu')} or {say('act', value='gelu')}, or name the model with --model NAME"
+            f"{say('act', 'gelu', value='quick_gelu')}, or name the model with --model NAME"
         )
     if setting.ours == "act" and kind.model_type == "dinov3_vit" and file.has(_GATE):
         usual, why = "silu", "that of DINOv3's gated MLPs"
