@@ -32,11 +32,13 @@ class Known:
         fields: Config fields.
         prefix: Which prefix tokens have positions, the usual first; any by default.
         usual_images: The preprocessing to assume, and why.
+        without_rope: Why a file with positions has no rotary ones besides, where models with the same names have.
     """
 
     fields: Mapping[str, Any] = field(default_factory=dict)
     prefix: tuple[str, ...] = ()
     usual_images: tuple[Preprocessing, str] = (PLUS_MINUS_ONE, "that of most of timm's ViTs")
+    without_rope: str = ""
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,12 @@ def _block(file: _File) -> str:
     like = file.given.like
     if like is not None and "block" not in file.given.fields and like.block not in ("pre_norm", "res_post"):
         return file.hold("block", "pre_norm")
-    return file.settle("block", usual="pre_norm")
+    attention = "blocks.0.attn"
+    unlike = not any(file.has(f"{attention}.{name}") for name in ("qkv.bias", "q_proj.bias"))
+    # Only models like these are published with the norms behind, too.
+    is_open = unlike and not any(file.has(name) for name in _TABLES) and not file.has(f"{attention}.q_norm.weight")
+    why = "norms before attention and MLP; timm's rpn models and EVA-02's CLIP-E have them behind: res_post"
+    return file.settle("block", usual="pre_norm", why=why if is_open else "")
 
 
 def _norm(file: _File) -> str:
@@ -258,9 +265,9 @@ def _positions_unseen(file: _File, fields: Mapping[str, Any]) -> dict[str, Any]:
     """Positions of a file that has no tensor for them: rotary, fixed, or none."""
     given, known = file.given, "rope" in file.known.fields
     if file.has("rope.freqs"):
-        known, rope = True, _rope(file, {})
+        rope = _rope(file, {})
     elif known or given.says("pos_embed") or given.says("rope"):
-        rope = file.settle("rope", usual=None)
+        rope = file.settle("rope", usual=None, why="there is no position embedding, and pos_embed is said")
     else:
         raise CheckpointError(
             f"{file.path}: no position embedding: positions are rotary, fixed or none, which the tensors don't show; "
@@ -296,8 +303,11 @@ def _rope(file: _File, found: Mapping[str, Any]) -> Rope | None:
     if "rope" in file.known.fields or given.says("rope"):
         return file.settle("rope", usual=None)
     is_eva = file.has("blocks.0.attn.q_bias") or file.has("blocks.0.attn.q_proj.weight")
-    if not is_eva or found.get("rel_pos_bias", "none") != "none":
+    if found.get("rel_pos_bias", "none") != "none":
         return None
+    if not is_eva:
+        clip = "CLIP has none; timm's Perception Encoders, vit_pe_*, have them" if file.has("norm_pre.weight") else ""
+        return given.assume("rope", None, clip or file.known.without_rope)
     hidden = file.size("blocks.0.mlp.fc2.weight", 2)[1]
     if not file.has("blocks.0.mlp.fc1.weight") or file.size("blocks.0.mlp.fc1.weight", 2)[0] == 2 * hidden:
         raise CheckpointError(

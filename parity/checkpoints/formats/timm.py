@@ -144,7 +144,10 @@ def _known(weights: Weights) -> Known:
     if any("dino" in part or "last_layer" in part for part in weights.ignored):
         fields["pos_embed_resize"] = "bicubic_offset"
     is_deit3 = "blocks.0.gamma_1" in names and "blocks.0.attn.qkv.bias" in names and "pos_embed" in names
-    return Known(fields=fields, prefix=("none", "all") if is_deit3 else ())
+    if not is_deit3:
+        return Known(fields=fields)
+    rope = "DeiT III, which has these names, has none; timm's vit_*_rope_ape_* have them"
+    return Known(fields=fields, prefix=("none", "all"), without_rope=rope)
 
 
 def _is_unused(name: str) -> bool:
