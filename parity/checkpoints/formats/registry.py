@@ -77,18 +77,18 @@ def _lone_file(path: Path) -> Path:
     names = [child.name for child in itertools.islice(path.iterdir(), 1000)]
     files = [name for name in sorted(names) if name.endswith(_LONE) and not re.search(r"-\d+-of-\d+\.", name)]
     files = [name for name in sorted(names) if name.endswith(".index.json")] or files
-    if len(files) == 1:
-        return path / files[0]
-    if files:
-        raise CheckpointError(f"{path}: {len(files)} files of tensors and no config.json; name one of {cut(files)}")
     config = path / native.CONFIG
     if config.is_file():
         keys = ", ".join(list(read_json(config))[:_LISTED])
         expected = "`model_type` (transformers), `architecture` (timm) or `format` (vit-parity)"
+        alone = f"; to read the tensors without it, name their file: {path / files[0]}" if files else ""
         raise CheckpointError(
-            f"{config}: got {f'the keys {keys}' if keys else 'no keys'}, expected {expected} among them, or tensors "
-            "beside it"
+            f"{config}: got {f'the keys {keys}' if keys else 'no keys'}, expected {expected} among them{alone}"
         )
+    if len(files) == 1:
+        return path / files[0]
+    if files:
+        raise CheckpointError(f"{path}: {len(files)} files of tensors and no config.json; name one of {cut(files)}")
     found = ", ".join(sorted(names)[:_LISTED])
     raise CheckpointError(
         f"{path}: not a checkpoint that is known: found {found or 'nothing'}; expected a directory of "
