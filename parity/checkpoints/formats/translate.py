@@ -3,6 +3,17 @@
 A table lists, for canonical modules and tensors, what another project calls them. Reading asks for each tensor that a
 config has and finds where it is kept; writing asks for each tensor that the other project expects and finds what it is
 made of. So a table can't skip a tensor: what it doesn't name is an error, with everything that is wrong in one report.
+
+An example: the queries, keys and values of a block are one tensor here, and three with other axes in Google's files. The
+line of the table is an `Entry`; for block 3 of a model 64 wide with 2 heads it makes a `Pair`:
+
+    Entry("blocks.{i}.attn.qkv.weight", ("b_{i}/query/kernel", "b_{i}/key/kernel", "b_{i}/value/kernel"),
+          "d nh hd -> (nh hd) d")
+    Pair("blocks.3.attn.qkv.weight", (192, 64), ("b_3/query/kernel", "b_3/key/kernel", "b_3/value/kernel"), ...)
+
+`Ours` is a file of theirs by our names: asked for `blocks.3.attn.qkv.weight` it reads three tensors (64, 2, 32), brings
+each to (64, 64) and puts them one below another. `Theirs` is a model of ours by their names: asked for `b_3/key/kernel`
+it takes the rows 64 to 127 of the one tensor and brings them to (64, 2, 32). Neither reads anything before it is asked.
 """
 
 from __future__ import annotations
