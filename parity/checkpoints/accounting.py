@@ -48,7 +48,12 @@ def account(
     whys = {name: f": {why}" for name, why in (unread or {}).items()}
     missing = {called(name): shape for name, shape in expected.items() if name not in found}
     problems = [f"missing {name} {list(shape)}{whys.get(name, '')}" for name, shape in missing.items()]
-    problems += [f"unexpected {called(name)} {list(shape)}" for name, shape in found.items() if name not in expected]
+    layers = {name.rpartition(".")[0]: f"; {name}{why}" for name, why in whys.items()}
+    unexpected = {called(name): shape for name, shape in found.items() if name not in expected}
+    problems += [
+        f"unexpected {name} {list(shape)}{layers.get(name.rpartition('.')[0], '')}"
+        for name, shape in unexpected.items()
+    ]
     problems += [
         f"misshapen {called(name)}: got {list(found[name])}, expected {list(shape)}"
         for name, shape in expected.items()

@@ -10,7 +10,7 @@ import pytest
 from format_checks import parameters, small
 from safetensors.numpy import save_file
 
-from parity.checkpoints import Checkpoint, CheckpointError, convert, open_checkpoint
+from parity.checkpoints import Checkpoint, CheckpointError, account, convert, open_checkpoint
 from parity.checkpoints.assumed import say, warn_of
 
 NAME = "vit_tiny_patch16_224"
@@ -94,3 +94,17 @@ def test_lora_beside_the_weights_is_to_be_merged_and_not_to_be_left_out(tmp_path
     save_file(values, tmp_path / "lora.safetensors")
     with pytest.raises(CheckpointError, match=r"unexpected .*lora_A.*\n.*merge_and_unload"):
         open_checkpoint(tmp_path / "lora.safetensors")
+
+
+def test_an_unexpected_tensor_says_which_of_its_layer_wasnt_read() -> None:
+    with pytest.raises(CheckpointError, match=r"unexpected head\.bias \[5\]; head\.weight: made by a function$"):
+        account({}, {"head.bias": (5,)}, source="file", unread={"head.weight": "made by a function", "other.bias": "-"})
+
+
+def test_a_directory_without_weights_of_a_usual_name_says_what_else_it_has(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "vit"}')
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: no such file$"):
+        open_checkpoint(tmp_path)
+    (tmp_path / "checkpoint_100").touch()
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: no such file; found checkpoint_100: .* name it$"):
+        open_checkpoint(tmp_path)

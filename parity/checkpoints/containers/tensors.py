@@ -73,11 +73,10 @@ def open_tensors(path: str | Path) -> FileTensors:
     if path.is_dir():
         found = next((path / name for name in CANDIDATES if (path / name).is_file()), None)
         if found is None:
-            names = cut(sorted(child.name for child in itertools.islice(path.iterdir(), _LOOKED_AT)))
-            expected = (
-                "if one of them is the file of weights, name it" if names else f"expected a file such as {WEIGHTS}"
-            )
-            raise CheckpointError(f"{path / WEIGHTS}: no such file; found {names or 'nothing'}; {expected}")
+            names = sorted(child.name for child in itertools.islice(path.iterdir(), _LOOKED_AT))
+            others = [name for name in names if not name.endswith(".json")]
+            what = f"; found {cut(others)}: if one of them is the file of weights, name it" if others else ""
+            raise CheckpointError(f"{path / WEIGHTS}: no such file{what}")
         path = found
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
