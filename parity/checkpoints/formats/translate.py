@@ -4,7 +4,7 @@ A table lists, for canonical modules and tensors, what another project calls the
 config has and finds where it is kept; writing asks for each tensor that the other project expects and finds what it is
 made of. So a table can't skip a tensor: what it doesn't name is an error, with everything that is wrong in one report.
 
-An example: the queries, keys and values of a block are one tensor here, and three with other axes in Google's files. The
+An example: queries, keys and values of a block are one tensor here, and three with other axes in Google's files. The
 line of the table is an `Entry`; for block 3 of a model 64 wide with 2 heads it makes a `Pair`:
 
     Entry("blocks.{i}.attn.qkv.weight", ("b_{i}/query/kernel", "b_{i}/key/kernel", "b_{i}/value/kernel"),
