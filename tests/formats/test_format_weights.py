@@ -40,7 +40,7 @@ def is_model(found: Checkpoint, expected: Mapping[str, np.ndarray] = MODEL) -> b
 @pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "model.", "backbone.", "module._orig_mod.", "net.my_vit."])
 @pytest.mark.parametrize("container", ["safetensors", "torch", "npz"])
 def test_a_common_prefix_is_stripped_whatever_it_is(prefix, container, tmp_path):
-    values = {prefix + name: value for name, value in MODEL.items()}
+    values: dict[str, Any] = {prefix + name: value for name, value in MODEL.items()}
     if container == "safetensors":
         save_file(values, tmp_path / "file")
     elif container == "torch":
@@ -125,11 +125,18 @@ def test_an_average_is_a_choice(tmp_path):
     assert is_model(opened(whole, tmp_path, prefix="model_ema."), average)
 
 
-def test_an_encoder_of_moco_has_a_projection_and_no_head(tmp_path):
-    head = {"head.0.weight": np.ones((4, 192), np.float32)}
-    whole = {"state_dict": tensors(BODY | head, "module.base_encoder.")}
-    found = opened(whole, tmp_path)
+@pytest.mark.parametrize("encoders", [("base_encoder",), ("base_encoder", "momentum_encoder")])
+def test_an_encoder_of_moco_has_a_projection_and_no_head(encoders, tmp_path):
+    values = BODY | {"head.0.weight": np.ones((4, 192), np.float32)}
+    whole = {"state_dict": dict(item for name in encoders for item in tensors(values, f"module.{name}.").items())}
+    found = opened(whole, tmp_path, prefix="state_dict.module.base_encoder." if encoders[1:] else None)
     assert (found.config.num_classes, is_model(found, BODY)) == (0, True)
+
+
+def test_the_kernel_of_dino_is_known_by_the_names_beside_the_chosen_model(tmp_path):
+    projection = {"head.last_layer.weight_g": torch.ones(4, 1)}
+    whole = {name: tensors(BODY, "backbone.") | projection for name in ("student", "teacher")}
+    assert opened(whole, tmp_path, prefix="teacher.").config.pos_embed_resize == "bicubic_offset"
 
 
 def test_a_prefix_that_is_not_there_names_those_that_are(tmp_path):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,7 @@ def read(opened: Opened, given: Given) -> Checkpoint:
     file = path / CONFIG
     if path.is_file() or not is_timm(path):
         shapes = {name: weights.shapes[their] for name, their in theirs.items() if not _is_unused(their)}
-        config, name = infer(shapes, given, path=path, known=_known(weights)), None
+        config, name = infer(shapes, given, path=path, known=_known(weights, opened.tensors())), None
     else:
         data = read_json(file)
         try:
@@ -137,11 +137,11 @@ def _check_key_biases(weights: Weights) -> None:
             raise CheckpointError(f"{weights.path}: {weights.called(name)}: got a bias of the key, expected zeros")
 
 
-def _known(weights: Weights) -> Known:
+def _known(weights: Weights, beside: Iterable[str]) -> Known:
     """What a lone file's names say besides: DeiT III has no position for its class token, DINO a kernel of its own."""
     names = weights.shapes
     fields: dict[str, Any] = {}
-    if any("dino" in part or "last_layer" in part for part in weights.ignored):
+    if any(re.search(r"dino_head|dino_loss|\bhead\.last_layer", name) for name in beside):
         fields["pos_embed_resize"] = "bicubic_offset"
     is_deit3 = "blocks.0.gamma_1" in names and "blocks.0.attn.qkv.bias" in names and "pos_embed" in names
     if not is_deit3:

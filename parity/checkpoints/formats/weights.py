@@ -131,7 +131,7 @@ def choose(
     kind, root = _root(names, kinds, path, prefix or "", _unread(ignored))
     renamed = {name.removeprefix(root): name for name in names if name.startswith(root)}
     renamed |= _outside(names, root, renamed, kind, tensors)
-    if _MOCO.fullmatch(root):
+    if _MOCO.fullmatch((prefix or "") + root):
         for name in [name for name in renamed if re.match(r"(head|fc)\.", name)]:
             ignored[renamed.pop(name)] = "projection head of pretraining"
     renamed = _with_one_head(renamed, kind, tensors)
