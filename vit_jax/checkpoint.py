@@ -12,12 +12,12 @@ import numpy as np
 from flax import nnx
 
 from parity import checkpoints, configs
-from parity.checkpoints import Checkpoint, adapt, open_to_load
+from parity.checkpoints import Checkpoint, adapt, open_to_load, parameter_count
 from parity.configs import Config, Execution
 
 from .models import Model, create_model
 from .sharding import parameter_shardings
-from .state import Place, load_state_dict, named_leaves, state_dict
+from .state import Place, load_state_dict, state_dict
 
 
 def load(
@@ -63,7 +63,8 @@ def load(
     said: dict[str, Any] = dict(model=model, format=format, numerics=numerics, prefix=prefix, ignore=ignore)
     checkpoint = open_to_load(path, image_size=image_size, global_pool=global_pool, **said, **fields)
     sizes: dict[str, Any] = dict(image_size=image_size, patch_size=patch_size, num_classes=num_classes)
-    config, tensors = adapt(checkpoint, **sizes, global_pool=global_pool, dtype=dtype and jnp.dtype(dtype))
+    exact = None if dtype is None else jnp.dtype(dtype)
+    config, tensors = adapt(checkpoint, **sizes, global_pool=global_pool, dtype=exact)
     built = nnx.eval_shape(lambda: create_model(config, rngs=nnx.Rngs(0), execution=execution))
     place = _placer(parameter_shardings(built, mesh) if mesh is not None else {}, dtype)
     load_state_dict(built, tensors, source=str(checkpoint.path), place=place)
@@ -97,7 +98,7 @@ def save(model: Model, path: str | Path, *, name: str = "", source: Mapping[str,
     Raises:
         CheckpointError: Something other than a native checkpoint is in the way.
     """
-    origin = {"framework": "flax", "parameters": sum(variable.size for _, variable, _, _ in named_leaves(model))}
+    origin = {"framework": "flax", "parameters": parameter_count(model.config)}
     checkpoints.write(
         path,
         model.config,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from parity import checkpoints, configs
-from parity.checkpoints import Checkpoint, adapt, open_to_load
+from parity.checkpoints import Checkpoint, adapt, open_to_load, parameter_count
 from parity.configs import Config, Execution
 
 from .models import Model, create_model
@@ -59,7 +59,8 @@ def load(
     said: dict[str, Any] = dict(model=model, format=format, numerics=numerics, prefix=prefix, ignore=ignore)
     checkpoint = open_to_load(path, image_size=image_size, global_pool=global_pool, **said, **fields)
     sizes: dict[str, Any] = dict(image_size=image_size, patch_size=patch_size, num_classes=num_classes)
-    config, tensors = adapt(checkpoint, **sizes, global_pool=global_pool, dtype=dtype and numpy_dtype(dtype))
+    exact = None if dtype is None else numpy_dtype(dtype)
+    config, tensors = adapt(checkpoint, **sizes, global_pool=global_pool, dtype=exact)
     built = create_model(config, device="meta", execution=execution)
     load_state_dict(built, tensors, source=str(checkpoint.path), device=device)
     return built.to(dtype=dtype).eval()
@@ -77,7 +78,7 @@ def save(model: Model, path: str | Path, *, name: str = "", source: Mapping[str,
     Raises:
         CheckpointError: Something other than a native checkpoint is in the way.
     """
-    origin = {"framework": "torch", "parameters": sum(parameter.numel() for parameter in model.parameters())}
+    origin = {"framework": "torch", "parameters": parameter_count(model.config)}
     checkpoints.write(
         path,
         model.config,
