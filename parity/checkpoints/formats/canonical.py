@@ -126,12 +126,11 @@ def _block(file: _File) -> str:
     like = file.given.like
     if like is not None and "block" not in file.given.fields and like.block not in ("pre_norm", "res_post"):
         return file.hold("block", "pre_norm")
-    attention = "blocks.0.attn"
-    unlike = not any(file.has(f"{attention}.{name}") for name in ("qkv.bias", "q_proj.bias"))
     # Only models like these are published with the norms behind, too.
-    is_open = unlike and not any(file.has(name) for name in _TABLES) and not file.has(f"{attention}.q_norm.weight")
+    is_eva = file.has("blocks.0.attn.q_bias") and not any(file.has(name) for name in _TABLES)
+    is_rpn = not any(file.has(name) for name in ("blocks.0.attn.qkv.bias", "blocks.0.attn.q_proj.weight", "cls_token"))
     why = "norms before attention and MLP; timm's rpn models and EVA-02's CLIP-E have them behind: res_post"
-    return file.settle("block", usual="pre_norm", why=why if is_open else "")
+    return file.settle("block", usual="pre_norm", why=why if is_eva or is_rpn else "")
 
 
 def _norm(file: _File) -> str:
@@ -358,8 +357,8 @@ def _numerics(file: _File, fields: Mapping[str, Any]) -> dict[str, Any]:
     if clip and not gated and "act" not in file.known.fields and not given.says("act"):
         raise CheckpointError(
             f"{file.path}: a norm before the blocks, as CLIP's towers have it: some have GELU, some QuickGELU, which "
-            f"the tensors don't show; {say('act', value='gelu')} or {say('act', value='quick_gelu')}, or name the "
-            "model with --model NAME"
+            f"the tensors don't show; {say('act', 'quick_gelu', value='gelu')}, or name the model with --model "
+            "NAME"
         )
     gelu = "of a gated MLP" if gated else "that of timm and most others; big_vision has gelu_tanh"
     found: dict[str, Any] = dict(

@@ -37,7 +37,7 @@ _USUAL_IMAGES = (CLIP_IMAGES, "open_clip's default; some of its weights have Ima
 # Of open_clip's models of these widths; 64 of all others.
 _HEAD_WIDTHS = {1280: 80, 1408: 88, 1664: 104, 1792: 112}
 # What open_clip's code does, whatever the model.
-_ALWAYS = dict(pool_include_prefix=False, pos_embed_resize="bicubic_antialias")
+_ALWAYS = dict(pool_include_prefix=False, pos_embed_resize="bicubic_antialias", rope=None)
 _KERNEL, _POSITIONS = "visual.conv1.weight", "visual.positional_embedding"
 _BLOCK = "visual.transformer.resblocks.0"
 _SHOWN = 4

@@ -13,15 +13,16 @@ of them give names as paths. Two models in one file are two readings, between wh
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ...configs import close_match
-from ..accounting import CheckpointError
-from ..containers.stored import FileTensors, Shape
+from ..accounting import CheckpointError, cut
+from ..containers.stored import FileTensors, Shape, StoredArray
 from ..containers.tree import NOTHING
 
 # How the patch embedding's name ends in each project's files: what comes before it is a prefix.
@@ -43,14 +44,17 @@ _KINDS = {"timm": "canonical", "meta": "canonical"}
 _OWNERS = {"canonical": "timm"}
 # What the head is called, and the names that one linear layer of it may be under.
 _HEADS = {"canonical": ("head", "head"), "torchvision": ("heads.head", "heads"), "huggingface": ("classifier",) * 2}
-# Heads that wrappers put beside a model: Lightning's, solo-learn's, a linear probe's.
+# Heads that wrappers put beside a model, or beside what it is in: Lightning's, solo-learn's, a linear probe's.
 _OUTSIDE = re.compile(
-    r"(?:.*\.)?(?P<head>heads?|classifier|cls_head|linear_head|linear|fc)(?:\.\w+)*?\.(?:weight|bias)"
+    r"(?P<above>(?:.*?\.)??)(?P<head>(?:\w+_)?(?:heads?|classifiers?|linear|fc|logits|regressor)(?:_\w+)?"
+    r"|cls|out|output|output_layer|final|final_layer|last_layer|top)\..+"
 )
+# Modules that PyTorch puts around others, anywhere in a model: torch.compile, FSDP, checkpointed activations.
+_WRAPPER = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 
 # What training leaves beside the weights, by the first part of a path that says it.
 _TRAINING = {
-    r"optimizers?|optimizer_states?|opt_state|optim|param_groups": "state of the optimiser",
+    r"optimizers?|optimizer_states?|opt|opt_state|optim|param_groups": "state of the optimiser",
     r"lr_schedulers?|schedulers?|(?:loss_|amp_|grad_|native_)?scaler|amp|random_states?|callbacks|loops"
     r"|(?:\w+_)?rngs?|(?:\w+_)?rng_states?(?:_all)?": "state of training",
     r"criterions?|loss(?:es|_fn|_func)?|\w+_loss|(?:train_|val_|test_)?metrics?": "loss or metric of training",
@@ -66,6 +70,7 @@ _UNUSED = [
             r"(?:.*\.)?(?:queue|queue_ptr|center|center2|n_averaged|num_updates|step|global_step|(?:\w+_)?rng_states?)",
             "state of training",
         ),
+        (r"(?:.*\.)?masked_embed", "stands for masked patches in pretraining"),
         (r"(?:.*\.)?num_batches_tracked", "a counter, which evaluation doesn't ask"),
         (r"(?:.*\.)?total_(?:ops|params)", "counts of operations and parameters"),
     )
@@ -124,20 +129,23 @@ def choose(
     Raises:
         CheckpointError: No model, or several; a prefix or a pattern that fits nothing. Says which there are.
     """
+    tensors, spelled = _without_wrappers(tensors)
     path, ignored = tensors.path, dict(tensors.ignored)
-    names = _without_states(_within(tensors, prefix, ignored), ignored)
-    names = _without_patterns(names, prefix or "", ignore, ignored, path)
     kinds = [_KINDS.get(format, format)] if format is not None else list(ANCHORS)
+    prefix = prefix and _WRAPPER.sub("", prefix)
+    names = _without_states(_within(tensors, prefix, ignored), kinds, ignored)
+    names = _without_patterns(names, prefix or "", ignore, ignored, path)
     kind, root = _root(names, kinds, path, prefix or "", _unread(ignored))
     renamed = {name.removeprefix(root): name for name in names if name.startswith(root)}
-    renamed |= _outside(names, root, renamed, kind, tensors)
+    renamed |= _outside(names, root, renamed, kind, ignored, arrays=_arrays(tensors, prefix))
     if _MOCO.fullmatch((prefix or "") + root):
         for name in [name for name in renamed if re.match(r"(head|fc)\.", name)]:
             ignored[renamed.pop(name)] = "projection head of pretraining"
-    renamed = _with_one_head(renamed, kind, tensors)
     paths = {new: (prefix or "") + old for new, old in renamed.items()}
+    paths = _with_one_head(paths, kind, tensors)
     arrays = {new: tensors.arrays[old] for new, old in paths.items()}
-    return Weights(kind, path, FileTensors(path, arrays), (prefix or "") + root, paths, ignored)
+    paths = {new: spelled[old] for new, old in paths.items()}
+    return Weights(kind, path, FileTensors(path, arrays), _in_file((prefix or "") + root, paths), paths, ignored)
 
 
 def known_kind(names: Collection[str]) -> str | None:
@@ -160,8 +168,35 @@ def _within(tensors: FileTensors, prefix: str | None, ignored: dict[str, str]) -
     return found
 
 
-def _without_states(names: Iterable[str], ignored: dict[str, str]) -> list[str]:
+def _without_wrappers(tensors: FileTensors) -> tuple[FileTensors, dict[str, str]]:
+    """The tensors by names without the wrappers in them, and how the file spells each."""
+    spelled = {_WRAPPER.sub("", name): name for name in tensors}
+    if len(spelled) != len(tensors):
+        spelled = {name: name for name in tensors}
+    return replace(tensors, arrays={name: tensors.arrays[old] for name, old in spelled.items()}), spelled
+
+
+def _in_file(root: str, paths: Mapping[str, str]) -> str:
+    """A prefix as the file spells it, wrappers and all."""
+    spelled = (path.removesuffix(name) for name, path in paths.items() if path.endswith(name))
+    return next((prefix for prefix in spelled if _WRAPPER.sub("", prefix) == root), root)
+
+
+def _without_states(names: Sequence[str], kinds: Sequence[str], ignored: dict[str, str]) -> list[str]:
     """Names without what training leaves; each part is one line of the ignored, however many tensors it has."""
+    left_out: dict[str, str] = {}
+    kept = _split_states(names, left_out)
+    # A model may be called as what training leaves beside one: `predictor`, `metric`.
+    if not _roots(kept, kinds):
+        models = tuple(root for _, root in _roots(names, kinds) if root)
+        of_model = [name for name in names if name.startswith(models)]
+        if models and not any("optimiser" in why for part, why in left_out.items() if part[:-1] in models):
+            return of_model + _split_states([name for name in names if not name.startswith(models)], ignored)
+    ignored |= left_out
+    return kept
+
+
+def _split_states(names: Iterable[str], ignored: dict[str, str]) -> list[str]:
     kept, parts = [], {}
     for name in names:
         state = next(((match["part"], why) for rule, why in _STATES if (match := rule.fullmatch(name))), None)
@@ -228,19 +263,35 @@ def _root(
     return roots[0]
 
 
+def _arrays(tensors: FileTensors, prefix: str | None) -> dict[str, StoredArray]:
+    return {name.removeprefix(prefix or ""): array for name, array in tensors.arrays.items()}
+
+
 def _outside(
-    names: Sequence[str], root: str, inside: Mapping[str, str], kind: str, tensors: FileTensors
+    names: Sequence[str],
+    root: str,
+    inside: Mapping[str, str],
+    kind: str,
+    ignored: dict[str, str],
+    *,
+    arrays: Mapping[str, StoredArray],
 ) -> dict[str, str]:
     """What isn't under the model's prefix: one linear layer is its head; anything else is left to be unexpected."""
-    outside = [name for name in names if not name.startswith(root)]
+    outside = []
+    for name in (name for name in names if not name.startswith(root)):
+        if arrays[name].dtype.kind in "iub":
+            ignored[name] = "whole numbers, which are no weights"
+        else:
+            outside.append(name)
     if kind == "open_clip":  # its projection is a head; what stands behind that takes normalised features or others
         return {name: name for name in outside}
     head = _HEADS.get(kind, ("head", "head"))
     has_head = any(name == head[1] or name.startswith(f"{head[1]}.") for name in inside)
     groups: dict[str, list[str]] = {}
     for name in outside:
-        if match := _OUTSIDE.fullmatch(name):
+        if (match := _OUTSIDE.fullmatch(name)) and root.startswith(match["above"]):
             groups.setdefault(name[: match.end("head")], []).append(name)
+    groups = {group: found for group, found in groups.items() if any(len(arrays[name].shape) == 2 for name in found)}
     renamed = {name: name for name in outside}
     if not has_head and len(groups) == 1:
         ((group, members),) = groups.items()
@@ -249,17 +300,31 @@ def _outside(
     return renamed
 
 
-def _with_one_head(renamed: dict[str, str], kind: str, tensors: FileTensors) -> dict[str, str]:
-    """Names with the head's own where one linear layer is under it: `heads.0`, `classifier.1`, `head.1`."""
+def _with_one_head(paths: dict[str, str], kind: str, tensors: FileTensors) -> dict[str, str]:
+    """Names with the head's own where one linear layer is under it: `heads.0`, `classifier.1`, `head.1`.
+
+    Raises:
+        CheckpointError: More is under it than that.
+    """
     if kind not in _HEADS:
-        return renamed
+        return paths
     name, under = _HEADS[kind]
-    members = [key for key in renamed if key.startswith(f"{under}.") and not key.startswith("heads.pre_logits.")]
+    members = [key for key in paths if key.startswith(f"{under}.") and not key.startswith("heads.pre_logits.")]
+    if not members or any(f"{name}.{kind}" in paths for kind in ("weight", "kernel", "bias")):
+        return paths
     layers = {key.rpartition(".")[0] for key in members}
-    if len(layers) != 1 or not {key.rpartition(".")[2] for key in members} <= {"weight", "bias"}:
-        return renamed
+    axes = {key.rpartition(".")[2]: len(tensors.arrays[paths[key]].shape) for key in members}
+    if len(layers) != 1 or axes not in ({"weight": 2, "bias": 1}, {"weight": 2}):
+        files = [paths[key] for key in members]
+        shapes = [f"{file} {list(tensors.arrays[file].shape)}" for file in files]
+        above = [file.rpartition(".")[0].replace(".", "/") for file in files]
+        pattern = posixpath.commonpath(above).replace("/", ".") + ".*"
+        raise CheckpointError(
+            f"{tensors.path}: head: got {cut(shapes)}, expected one linear layer; --ignore '{pattern}' (in Python "
+            f'ignore="{pattern}") leaves it out: the model then gives the features that it takes'
+        )
     (layer,) = layers
-    return {name + key.removeprefix(layer) if key in members else key: value for key, value in renamed.items()}
+    return {name + key.removeprefix(layer) if key in members else key: path for key, path in paths.items()}
 
 
 def _counted(number: int) -> str:
