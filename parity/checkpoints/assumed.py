@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from ..configs import Config, close_match, get, replace
+from ..configs.fields import check_value
 from ..configs.registry import FAMILIES, jsonable
 from .accounting import CheckpointError
 
 _NOTHING: Any = object()
 _NESTED = ("preprocessing", "rope")
+_SIZES = ("image_size", "patch_size")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,8 +139,7 @@ class Given:
     def take(self, field: str, default: Any = None) -> Any:
         """A field that the user set."""
         self._used.add(field)
-        value = self.fields.get(field, default)
-        return (value, value) if field in ("image_size", "patch_size") and isinstance(value, int) else value
+        return self.fields.get(field, default)
 
     def settle(
         self, field: str, *, shown: Any = _NOTHING, usual: Any = _NOTHING, why: str = "", path: str | Path = ""
@@ -182,12 +183,22 @@ class Given:
 
 
 def by_parts(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields with an object for preprocessing as what it says of each part of it, such as `preprocessing.mean`."""
+    """Fields with an object for preprocessing as what it says of each part of it, such as `preprocessing.mean`.
+
+    Lists become tuples, and a number that is a size two of them.
+
+    Raises:
+        ValueError: Something else for a size.
+    """
     found = dict(fields)
     if isinstance(images := found.get("preprocessing"), Mapping):
         del found["preprocessing"]
         found |= {f"preprocessing.{name}": value for name, value in images.items()}
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
+    found = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
+    for name in (name for name in _SIZES if name in found):
+        found[name] = (found[name],) * 2 if isinstance(found[name], int) else found[name]
+        check_value(name, found[name], tuple[int, int])
+    return found
 
 
 def with_fields(config: Config, fields: Mapping[str, Any]) -> Config:

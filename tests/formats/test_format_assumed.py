@@ -108,3 +108,10 @@ def test_a_directory_without_weights_of_a_usual_name_says_what_else_it_has(tmp_p
     (tmp_path / "checkpoint_100").touch()
     with pytest.raises(CheckpointError, match=r"model\.safetensors: no such file; found checkpoint_100: .* name it$"):
         open_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("size", ["224x", (24, 24, 24), (24, 24.0), True, None])
+def test_a_size_is_one_number_or_two(file: Path, size: Any) -> None:
+    assert open_checkpoint(file, image_size=24).config == open_checkpoint(file, image_size=[24, 24]).config
+    with pytest.raises(ValueError, match=r"^image_size: got .*, expected a list of 2 integers$"):
+        open_checkpoint(file, image_size=size)
