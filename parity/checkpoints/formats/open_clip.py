@@ -184,10 +184,9 @@ def _hold_against_model(config: Config, given: Given, path: Path, source: str) -
     for field in () if given.like is None else _HIDDEN:
         ours, named = getattr(config, field), getattr(given.like, field)
         if ours != named and field not in given.fields:
-            raise CheckpointError(
-                f"{path}: {field}: named model: {named!r}, {source}: {ours!r}; name no model, and say what is wrong in "
-                f"{source} by itself, such as --set {field}=VALUE"
-            )
+            how = "" if source == "file" else f"; if {source} is wrong, {say(field)}"
+            got = f"named model: {named!r}, {source}: {ours!r}"
+            raise CheckpointError(f"{path}: {field}: {got}; leave the name out{how}")
 
 
 def _at_its_size(config: Config, shapes: Mapping[str, Shape], given: Given, document: Document, path: Path) -> Config:
