@@ -5,6 +5,7 @@ Each was made as its source makes it, and first opened as another model, refused
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -146,3 +147,68 @@ def test_optimisers_of_fastai_and_whole_numbers_are_no_weights(extra, tmp_path):
 def test_the_masked_embedding_of_ibot_is_listed(tmp_path):
     found = opened(under("") | {"masked_embed": torch.ones(1, 192)}, tmp_path)
     assert found.source["ignored"] == {"masked_embed": "stands for masked patches in pretraining"}
+
+
+FOLDERS = {
+    "Accelerate": ("pytorch_model.bin", ("optimizer.bin", "scheduler.bin", "random_states_0.pkl", "sampler.bin")),
+    "Trainer": ("model.pth", ("optimizer.pt", "rng_state_0.pth", "scheduler.pt", "training_args.bin")),
+    "DeepSpeed": ("mp_rank_00_model_states.pt", ("zero_pp_rank_0_mp_rank_00_optim_states.pt",)),
+    "timm's train.py": ("model_best.pth.tar", ("args.yaml", "summary.csv")),
+}
+
+
+@pytest.mark.parametrize("kind", FOLDERS)
+def test_of_a_folder_of_training_the_weights_are_read(kind, tmp_path):
+    weights, beside = FOLDERS[kind]
+    torch.save({"module": under("")}, tmp_path / weights)
+    for name in beside:
+        torch.save({"state": {0: torch.ones(3)}}, tmp_path / name)
+    assert is_model(open_checkpoint(tmp_path, model=CONFIG))
+    torch.save(under(""), tmp_path / "other.pt")
+    with pytest.raises(CheckpointError, match=rf"2 files of tensors .* name one of .*{weights}"):
+        open_checkpoint(tmp_path, model=CONFIG)
+
+
+@pytest.mark.parametrize("folder", ["checkpoint-500", "snapshots/0a1b"])
+def test_a_directory_of_directories_names_them(folder, tmp_path):
+    (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "logs").mkdir()
+    save_file(MODEL, tmp_path / folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"name one of the directories in it: (.*)$") as error:
+        open_checkpoint(tmp_path)
+    inside = str(error.value).rpartition(": ")[2]
+    assert is_model(open_checkpoint(tmp_path / inside, model=CONFIG))
+
+
+ARGUMENTS = {"img_size": 24, "patch_size": 8, "depth": 2, "mlp_ratio": 80 / 192}
+
+
+def timm_directory(tmp_path: Path, **document: Any) -> Path:
+    save_file(MODEL, tmp_path / "model.safetensors")
+    whole = {"architecture": "vit_tiny_patch16_224", "num_classes": 10, "model_args": ARGUMENTS, **document}
+    (tmp_path / "config.json").write_text(json.dumps(whole))
+    return tmp_path
+
+
+@pytest.mark.parametrize("document", [{"model_args": None}, {"model_args": {}, "pretrained_cfg": {"mean": [0.1] * 3}}])
+def test_a_document_without_arguments_is_a_model_that_is_named(document, tmp_path):
+    found = open_checkpoint(timm_directory(tmp_path, **document))
+    assert is_model(found)
+    assert {item.field for item in found.assumed} == {"image_size"}
+    assert found.config.preprocessing.mean == (0.1 if "pretrained_cfg" in document else 0.5,) * 3
+
+
+def test_a_head_that_was_changed_after_its_document_is_asked_for(tmp_path):
+    path = timm_directory(tmp_path, num_classes=1000)
+    with pytest.raises(CheckpointError, match=r"num_classes: got 1000, but the head in the file has 10; .*=10 "):
+        open_checkpoint(path)
+    assert is_model(open_checkpoint(path, num_classes=10))
+
+
+@pytest.mark.parametrize("architecture", ["my_vit", "vit_tiny_patch16_224_in21k"])
+def test_an_architecture_that_isnt_known_is_one_that_is_named(architecture, tmp_path):
+    path = timm_directory(tmp_path, architecture=architecture)
+    with pytest.raises(CheckpointError, match=rf"architecture: got '{architecture}', .* --model NAME"):
+        open_checkpoint(path)
+    assert is_model(open_checkpoint(path, model="vit_tiny_patch16_224"))
+    assert open_checkpoint(path, model=CONFIG).config == CONFIG

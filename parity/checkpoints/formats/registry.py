@@ -46,8 +46,14 @@ _BY_DIRECTORY = {
     "meta": lambda path: (path / meta.DOCUMENT).is_file(),
 }
 # What a directory may hold without a document that says whose it is.
-_LONE = (".safetensors", ".bin", ".pt", ".pth", ".npz", ".ckpt", ".msgpack")
+_LONE = (".safetensors", ".bin", ".pt", ".pth", ".npz", ".ckpt", ".msgpack", ".tar", ".pkl")
+# What Accelerate, transformers' Trainer and DeepSpeed put beside the weights, and a shard of something.
+_BESIDE = re.compile(
+    r"(?:optimizer|scheduler|scaler|sampler|dl_state_dict|rng_state|random_states|training_args|custom_checkpoint)"
+    r"[\w-]*\.\w+|.*optim_states\.pt|.*-\d+-of-\d+\..*"
+)
 _LISTED = 8
+_MANY = 1000
 
 
 def recognise(opened: Opened) -> str:
@@ -74,8 +80,8 @@ def recognise(opened: Opened) -> str:
 
 def _lone_file(path: Path) -> Path:
     """The only file of tensors in a directory that has no document."""
-    names = [child.name for child in itertools.islice(path.iterdir(), 1000)]
-    files = [name for name in sorted(names) if name.endswith(_LONE) and not re.search(r"-\d+-of-\d+\.", name)]
+    names = [child.name for child in itertools.islice(path.iterdir(), _MANY)]
+    files = [name for name in sorted(names) if name.endswith(_LONE) and not _BESIDE.fullmatch(name)]
     files = [name for name in sorted(names) if name.endswith(".index.json")] or files
     config = path / native.CONFIG
     if config.is_file():
@@ -90,10 +96,23 @@ def _lone_file(path: Path) -> Path:
     if files:
         raise CheckpointError(f"{path}: {len(files)} files of tensors and no config.json; name one of {cut(files)}")
     found = ", ".join(sorted(names)[:_LISTED])
+    inside = [str(child.relative_to(path)) for child in _folders(path)]
     raise CheckpointError(
         f"{path}: not a checkpoint that is known: found {found or 'nothing'}; expected a directory of "
         f"{_listed(SOURCES)}, or a file of tensors: .safetensors, .bin, .pt, .pth, .npz or .msgpack"
+        + (f"; name one of the directories in it: {cut(inside)}" if inside else "")
     )
+
+
+def _folders(path: Path) -> list[Path]:
+    """Directories in one that have a document or tensors: of training's steps, or of the revisions in a hub's cache."""
+    children = [*itertools.islice(path.iterdir(), _MANY), *itertools.islice(path.glob("snapshots/*"), _MANY)]
+    return [
+        child
+        for child in sorted(children)
+        if child.is_dir()
+        and any(file.name.endswith((".json", *_LONE)) for file in itertools.islice(child.iterdir(), _MANY))
+    ]
 
 
 def open_checkpoint(

@@ -15,20 +15,20 @@ from typing import Any
 
 import numpy as np
 
-from ...configs import Config
+from ...configs import Config, close_match
 from ...configs.eva import EVA_AND_BEIT
 from ..accounting import CheckpointError
-from ..assumed import Given, with_fields
+from ..assumed import Given, say, with_fields
 from ..checkpoint import Checkpoint
 from ..containers.document import find_json, read_json
 from ..containers.files import WRITTEN_BY, Directory, is_by_us, write_directory
-from ..shapes import parameter_shapes
+from ..shapes import Shape, parameter_shapes
 from .canonical import Known, infer
 from .foreign import checkpoint_of
 from .meta_names import MASK_TOKEN
 from .native import CONFIG
 from .opened import Opened
-from .timm_arguments import POOLS, config_of, expressed
+from .timm_arguments import POOLS, architectures, config_of, expressed
 from .translate import Pair, Theirs, Unused
 from .weights import Weights
 
@@ -75,23 +75,53 @@ def read(opened: Opened, given: Given) -> Checkpoint:
     weights, path = opened.weights("timm"), opened.path
     _check_key_biases(weights)
     theirs = {our_name(name): name for name in weights.tensors}
-    file = path / CONFIG
-    if path.is_file() or not is_timm(path):
-        shapes = {name: weights.shapes[their] for name, their in theirs.items() if not _is_unused(their)}
-        config, name = infer(shapes, given, path=path, known=_known(weights, opened.tensors())), None
-    else:
-        data = read_json(file)
-        try:
-            name = (given.name or str(data["architecture"])).partition(".")[0]
-            config = with_fields(config_of(data, name, theirs), {field: given.take(field) for field in given.fields})
-        except (ValueError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"{file}: {error}") from None
+    shapes = {name: weights.shapes[their] for name, their in theirs.items() if not _is_unused(their)}
+    config, name = None, None
+    if path.is_dir() and is_timm(path):
+        config, name = _of_document(path / CONFIG, shapes, given)
+    if config is None:
+        config = infer(shapes, given, path=path, known=_known(weights, opened.tensors()))
     default = functools.partial(their_name, architecture=name or "")
     pairs = [
         Pair(ours, shape, (theirs.get(ours, default(ours)),), "", (), None)
         for ours, shape in parameter_shapes(config).items()
     ]
     return checkpoint_of(weights, given, config, pairs, path=path, unused=UNUSED, name=name, format="timm")
+
+
+def _of_document(file: Path, shapes: Mapping[str, Shape], given: Given) -> tuple[Config | None, str | None]:
+    """The config of timm's document, and the architecture's name; None of a model that it doesn't say all of.
+
+    What timm 0.8 and before wrote has no arguments, whatever the model was made with: its architecture then is as good
+    as a model that the user names.
+    """
+    if given.like is not None and not given.name:
+        return None, None
+    data = read_json(file)
+    try:
+        name = (given.name or str(data["architecture"])).partition(".")[0]
+        if name not in architectures():
+            which = f"expected one of timm's ViTs{close_match(name, architectures())}"
+            raise ValueError(f"architecture: got {name!r}, {which}; name the model that it is like with --model NAME")
+        config = config_of(data, name, shapes)
+        _check_classes(config, shapes, given)
+        is_whole = data.get("model_args") or parameter_shapes(config) == shapes
+        given.like = config if given.like is not None or not is_whole else None  # the named one with the arguments
+        if not is_whole:
+            return None, None
+        return with_fields(config, {field: given.take(field) for field in given.fields}), name
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{file}: {error}") from None
+
+
+def _check_classes(config: Config, shapes: Mapping[str, Shape], given: Given) -> None:
+    """Whether the head is the document's: it isn't where somebody put another layer there and saved the model."""
+    classes = shapes["head.weight"][0] if len(shapes.get("head.weight", ())) == 2 else 0
+    if "num_classes" in given.fields or config.num_classes == classes:
+        return
+    found = f"the head in the file has {classes}" if classes else "the file has no head"
+    said = say("num_classes", value=str(classes))
+    raise ValueError(f"num_classes: got {config.num_classes}, but {found}; if the file is right, {said}")
 
 
 def write(path: str | Path, config: Config, tensors: Mapping[str, np.ndarray], *, name: str = "", **_: Any) -> None:
