@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -40,7 +40,8 @@ def account(
         source: What to call the source.
         called: What a tensor is called there.
         unread: Why something there was left out, by what it is called.
-        advice: What to do about unexpected ones.
+        advice: What to do about unexpected ones; `--ignore PATTERN` is given its patterns, and isn't said where more
+            is wrong than that.
 
     Raises:
         CheckpointError: Any is missing, unexpected or misshapen; all of them are in one report.
@@ -61,8 +62,26 @@ def account(
     ]
     if problems:
         what = f"{len(problems)} of {len(expected)} expected tensors don't fit"
-        hint = f"\n{advice}" if advice and not expected.keys() >= found.keys() else ""
+        if _PATTERN in advice:
+            advice = advice.replace(_PATTERN, _ignoring(unexpected, map(called, expected)))
+            advice = advice if len(unexpected) == len(problems) else ""
+        hint = f"\n{advice}" if advice and unexpected else ""
         raise CheckpointError(f"{source}: {what}\n  {cut(problems, between=LINES)}{hint}")
+
+
+_PATTERN = "--ignore PATTERN"
+_FEW = 4
+
+
+def _ignoring(unexpected: Iterable[str], expected: Iterable[str]) -> str:
+    """Flags that leave tensors out: each pattern the widest that takes nothing else, if they are few."""
+    parts = {name[:place] for name in expected for place in range(len(name)) if name[place - 1 : place] == "."}
+    found = {}
+    for name in unexpected:
+        places = (place for place in range(1, len(name)) if name[place - 1] == ".")
+        wide = next((name[:place] for place in places if name[:place] not in parts), None)
+        found[name if wide is None else f"{wide}*"] = None
+    return " ".join(f"--ignore '{pattern}'" for pattern in found) if len(found) <= _FEW else _PATTERN
 
 
 def expect_floats(dtypes: Mapping[str, np.dtype], *, source: str) -> None:

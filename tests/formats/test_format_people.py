@@ -212,3 +212,31 @@ def test_an_architecture_that_isnt_known_is_one_that_is_named(architecture, tmp_
         open_checkpoint(path)
     assert is_model(open_checkpoint(path, model="vit_tiny_patch16_224"))
     assert open_checkpoint(path, model=CONFIG).config == CONFIG
+
+
+@pytest.mark.parametrize(
+    ("extra", "patterns"),
+    [
+        ({"model.vit.prompts": (5, 192)}, ["model.vit.prompts"]),
+        ({"model.decoder.0.weight": (8, 192), "model.decoder.0.bias": (8,)}, ["model.decoder.*"]),
+        (
+            {"model.vit.blocks.0.adapter.down.weight": (8, 192), "g.1.weight": (3, 3)},
+            ["model.vit.blocks.0.adapter.*", "g.*"],
+        ),
+    ],
+)
+def test_what_is_said_of_unexpected_tensors_leaves_just_them_out(extra, patterns, tmp_path):
+    whole = under("model.vit.") | {name: torch.ones(shape) for name, shape in extra.items()}
+    with pytest.raises(CheckpointError, match=r"leaves tensors out that are no part of the model") as error:
+        opened(whole, tmp_path)
+    assert re.findall(r"--ignore '([^']+)'", str(error.value)) == patterns
+    assert is_model(opened(whole, tmp_path, ignore=patterns))
+
+
+def test_nothing_is_said_that_doesnt_help(tmp_path):
+    missing = {name: value for name, value in under("").items() if name != "norm.bias"} | {"norm.beta": torch.ones(192)}
+    with pytest.raises(CheckpointError, match=r"missing norm\.bias \[192\]\n  unexpected norm\.beta \[192\]$"):
+        opened(missing, tmp_path)
+    many = under("") | {f"extra_{i}": torch.ones(2) for i in range(5)}
+    with pytest.raises(CheckpointError, match="--ignore PATTERN"):
+        opened(many, tmp_path)
