@@ -100,6 +100,8 @@ def test_a_prefix_with_a_wrapper_is_one_without(tmp_path):
 @pytest.mark.parametrize("name", ["predictor.", "metric.vit.", "net.loss."])
 def test_a_model_may_be_called_as_what_training_leaves(name, tmp_path):
     assert is_model(opened(under(name) | {"optimizer.step": torch.ones(2)}, tmp_path))
+    headed = under(f"{name}vit.", BODY) | under(f"{name}fc.", HEAD)
+    assert is_model(opened(headed, tmp_path))
     two = under("model.", {name: value + 1 for name, value in MODEL.items()}) | under(name)
     assert not is_model(opened(two, tmp_path))
 
@@ -135,6 +137,13 @@ def test_what_is_said_of_a_head_that_is_no_layer_leads_to_the_features(kind, at,
         opened(whole, tmp_path)
     (pattern,) = re.findall(r"--ignore '([^']+)'", str(error.value))
     assert is_model(opened(whole, tmp_path, ignore=pattern), BODY)
+
+
+@pytest.mark.parametrize("name", ["optimizer", "opt", "optim"])
+def test_an_optimisers_averages_are_no_model(name, tmp_path):
+    with pytest.raises(CheckpointError, match="no Vision Transformer that is known"):
+        opened({name: {"exp_avg": under("")}}, tmp_path)
+    assert is_model(opened({"params": under(""), name: {"mu": under("")}}, tmp_path))
 
 
 @pytest.mark.parametrize("extra", [{"opt": {"state": [{"sqr_avg": torch.ones(3)}]}}, {"seen": torch.arange(9)}])

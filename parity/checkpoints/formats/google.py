@@ -44,7 +44,6 @@ _KERNEL = "embedding/kernel"
 _POSITIONS = ("pos_embedding", "Transformer/pos_embedding", "Transformer/posembed_input/pos_embedding")
 
 UNUSED = (
-    Unused(r"(.*/)?opt/state/.*", "state of the optimiser"),
     Unused(r"(params/)?(txt/.*|t|b)", "text tower, temperature and bias of a two-tower model"),
 )
 

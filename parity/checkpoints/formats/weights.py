@@ -53,15 +53,17 @@ _OUTSIDE = re.compile(
 _WRAPPER = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 
 # What training leaves beside the weights, by the first part of a path that says it.
+_OPTIMISER = "state of the optimiser"
 _TRAINING = {
-    r"optimizers?|optimizer_states?|opt|opt_state|optim|param_groups": "state of the optimiser",
+    # The model itself is what Flax's older optimisers have as their target.
+    r"optimizers?|optimizer_states?|opt(?![./]target)|opt_state|optim|param_groups": _OPTIMISER,
     r"lr_schedulers?|schedulers?|(?:loss_|amp_|grad_|native_)?scaler|amp|random_states?|callbacks|loops"
     r"|(?:\w+_)?rngs?|(?:\w+_)?rng_states?(?:_all)?": "state of training",
     r"criterions?|loss(?:es|_fn|_func)?|\w+_loss|(?:train_|val_|test_)?metrics?": "loss or metric of training",
     r"dino_head|ibot_head|projector|projection_head|proj_head|momentum_projector|momentum_head|predictor|prototypes"
     r"|prediction_head|contrastive_head|simclr_head": "projection head of pretraining",
 }
-_STATES = [(re.compile(rf"(?P<part>(?:.*?\.)?(?:{names}))\..*"), reason) for names, reason in _TRAINING.items()]
+_STATES = [(re.compile(rf"(?P<part>(?:.*?[./])?(?:{names})[./]).*"), reason) for names, reason in _TRAINING.items()]
 _UNUSED = [
     (re.compile(pattern), reason)
     for pattern, reason in (
@@ -182,32 +184,19 @@ def _in_file(root: str, paths: Mapping[str, str]) -> str:
     return next((prefix for prefix in spelled if _WRAPPER.sub("", prefix) == root), root)
 
 
-def _without_states(names: Sequence[str], kinds: Sequence[str], ignored: dict[str, str]) -> list[str]:
+def _without_states(names: Iterable[str], kinds: Sequence[str], ignored: dict[str, str]) -> list[str]:
     """Names without what training leaves; each part is one line of the ignored, however many tensors it has."""
-    left_out: dict[str, str] = {}
-    kept = _split_states(names, left_out)
-    # A model may be called as what training leaves beside one: `predictor`, `metric`.
-    if not _roots(kept, kinds):
-        models = tuple(root for _, root in _roots(names, kinds) if root)
-        of_model = [name for name in names if name.startswith(models)]
-        if models and not any("optimiser" in why for part, why in left_out.items() if part[:-1] in models):
-            return of_model + _split_states([name for name in names if not name.startswith(models)], ignored)
-    ignored |= left_out
-    return kept
-
-
-def _split_states(names: Iterable[str], ignored: dict[str, str]) -> list[str]:
     kept, parts = [], {}
     for name in names:
         state = next(((match["part"], why) for rule, why in _STATES if (match := rule.fullmatch(name))), None)
-        if state is not None:
-            parts.setdefault(state, []).append(name)
-        elif reason := next((why for rule, why in _UNUSED if rule.fullmatch(name)), None):
-            ignored[name] = reason
-        else:
-            kept.append(name)
-    ignored |= {f"{part}.*": f"{reason} ({_counted(len(found))})" for (part, reason), found in parts.items()}
-    return kept
+        parts.setdefault(state, []).append(name) if state is not None else kept.append(name)
+    # A model may be called as what training leaves beside one: `predictor`, `metric`.
+    models = [part for part, found in parts.items() if _roots(found, kinds)] if not _roots(kept, kinds) else []
+    kept += [name for part in models if part[1] != _OPTIMISER for name in parts.pop(part)]
+    reasons = {name: next((why for rule, why in _UNUSED if rule.fullmatch(name)), None) for name in kept}
+    ignored |= {name: reason for name, reason in reasons.items() if reason is not None}
+    ignored |= {f"{part}*": f"{reason} ({_counted(len(found))})" for (part, reason), found in parts.items()}
+    return [name for name in kept if reasons[name] is None]
 
 
 def _without_patterns(
