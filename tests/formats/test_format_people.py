@@ -17,7 +17,9 @@ import torch
 from format_checks import parameters, small
 from safetensors.numpy import save_file
 
+from parity import configs
 from parity.checkpoints import Checkpoint, CheckpointError, open_checkpoint
+from parity.checkpoints.formats import meta
 from parity.checkpoints.formats.timm import their_name
 from parity.compare import not_identical
 from parity.configs import Config
@@ -249,3 +251,27 @@ def test_nothing_is_said_that_doesnt_help(tmp_path):
     many = under("") | {f"extra_{i}": torch.ones(2) for i in range(5)}
     with pytest.raises(CheckpointError, match="--ignore PATTERN"):
         opened(many, tmp_path)
+
+
+@pytest.mark.parametrize(("name", "match"), [(".metadata __0_0.distcp", "dcp_to_torch"), ("manifest.ocdbt d", "numpy")])
+def test_what_to_do_with_parts_of_arrays(name, match, tmp_path):
+    for file in name.split():
+        (tmp_path / file).write_bytes(b"x")
+    with pytest.raises(CheckpointError, match=match):
+        open_checkpoint(tmp_path)
+
+
+def test_a_tilde_is_the_users_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save_file(MODEL, tmp_path / "file.safetensors")
+    assert is_model(open_checkpoint("~/file.safetensors", model=CONFIG))
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"num_classes": 0}, {"global_pool": "avg", "fc_norm": True, "final_norm": False}]
+)
+def test_nothing_is_assumed_of_what_was_written(fields, tmp_path):
+    config = small("vit_base_patch16_224", **fields)
+    meta.write(tmp_path / "file", configs.replace(config, pos_embed_resize="bicubic"), parameters(config))
+    found = open_checkpoint(tmp_path / "file")
+    assert (found.config.global_pool, found.assumed) == (config.global_pool, ())

@@ -38,6 +38,7 @@ from .stems import KERNEL
 from .translate import Pair, Theirs, pair_up
 
 DOCUMENT = "meta.json"
+_POOLING = ("global_pool", "pool_include_prefix")
 TARGET = Directory(documents=(DOCUMENT,), is_ours=lambda path: find_json(path / DOCUMENT).get("format") == "meta")
 
 
@@ -105,7 +106,7 @@ def write(
         mask = np.repeat(np.asarray([1, 0, 1], dtype), config.embed_dim)
         added |= {f"blocks.{i}.attn.qkv.bias_mask": mask for i in range(config.depth)}
     theirs = Theirs(pairs, tensors, added=added)
-    document = {
+    document: dict[str, Any] = {
         "format": "meta",
         "kind": names.kind,
         "config": _said(config),
@@ -120,6 +121,8 @@ def write(
         format="Meta",
         free=free,
     )
+    # No tensor shows how tokens are pooled: what is written needn't be assumed.
+    document["config"] |= {name: getattr(config, name) for name in _POOLING}
     write_directory(path, TARGET, theirs, {DOCUMENT: document})
 
 
@@ -165,7 +168,7 @@ def _config(
     if names.kind == "mae" and given.take("mask_token"):
         what = "has none: MAE's encoder is given no masked patches, and a mask token beside it is its decoder's"
         raise CheckpointError(f"{path}: mask_token: got True, but the file {what}")
-    for name in ("num_heads", "image_size", "mask_token"):
+    for name in ("num_heads", "image_size", "mask_token", *_POOLING):
         if name in said:
             fields[name] = tuple(said[name]) if name == "image_size" else said[name]
     images = _images(document, path)

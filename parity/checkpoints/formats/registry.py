@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import re
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,17 @@ _BESIDE = re.compile(
     r"(?:optimizer|scheduler|scaler|sampler|dl_state_dict|rng_state|random_states|training_args|custom_checkpoint)"
     r"[\w-]*\.\w+|.*optim_states\.pt|.*-\d+-of-\d+\..*"
 )
+# Directories whose files are parts of arrays, by one of the names in them: what they are, and how to get a file of it.
+_SHARDED = {
+    "*.distcp": (
+        "a checkpoint of torch.distributed",
+        "make it one file: python -m torch.distributed.checkpoint.format_utils dcp_to_torch DIRECTORY FILE",
+    ),
+    "manifest.ocdbt": (
+        "a checkpoint of Orbax",
+        "restore it with Orbax and save its arrays by name: flax.serialization.msgpack_serialize or numpy.savez",
+    ),
+}
 _LISTED = 8
 _MANY = 1000
 
@@ -95,6 +107,9 @@ def _lone_file(path: Path) -> Path:
         return path / files[0]
     if files:
         raise CheckpointError(f"{path}: {len(files)} files of tensors and no config.json; name one of {cut(files)}")
+    for mark, (what, how) in _SHARDED.items():
+        if any(fnmatchcase(name, mark) for name in names):
+            raise CheckpointError(f"{path}: {what}, whose parts aren't read one by one; {how}")
     found = ", ".join(sorted(names)[:_LISTED])
     inside = [str(child.relative_to(path)) for child in _folders(path)]
     raise CheckpointError(
@@ -129,7 +144,7 @@ def open_checkpoint(
     """Opens a checkpoint of any known format; no tensor is read yet.
 
     Args:
-        path: A directory, a file of tensors, or `hf-hub:owner/name`, which is downloaded.
+        path: A directory, a file of tensors, or `hf-hub:owner/name`, which is downloaded; `~` is the user's directory.
         model: A registered name, one of open_clip's such as `ViT-B-32-quickgelu`, or a config, for what a file doesn't
             say of itself.
         format: One of `SOURCES`; recognised from the files by default.
@@ -153,7 +168,7 @@ def open_checkpoint(
         raise ValueError(f"from: got {format!r}, expected one of {_listed(SOURCES)}{close_match(format, SOURCES)}")
     of_open_clip = open_clip_config.named(model) if isinstance(model, str) else None
     given = Given(of_open_clip or model, fields, target_size=target_size)
-    path = hub.download(str(path)) if str(path).startswith(hub.PREFIX) else Path(path)
+    path = hub.download(str(path)) if str(path).startswith(hub.PREFIX) else Path(path).expanduser()
     opened = Opened(path, prefix=prefix, ignore=(ignore,) if isinstance(ignore, str) else tuple(ignore))
     try:
         found = format or recognise(opened)
