@@ -12,7 +12,7 @@ import torch
 from format_checks import parameters, small
 from safetensors.numpy import save_file
 
-from parity.checkpoints import Checkpoint, CheckpointError, open_checkpoint
+from parity.checkpoints import Checkpoint, CheckpointError, open_checkpoint, write
 from parity.compare import not_identical
 
 CONFIG = small("vit_base_patch16_224", embed_dim=192, num_heads=3)
@@ -187,3 +187,10 @@ def test_a_whole_module_is_read_by_its_structure(tmp_path):
     model = vit_torch.create_model(CONFIG)
     found = open_checkpoint(saved({"net": model, "epoch": 1}, tmp_path), model=CONFIG)
     assert not_identical(dict(found.tensors), {name: value.numpy() for name, value in model.state_dict().items()}) == ()
+
+
+@pytest.mark.parametrize("said", [{"prefix": "model."}, {"ignore": ("head.*",)}])
+def test_a_native_checkpoint_is_one_model(said, tmp_path):
+    write(tmp_path / "native", CONFIG, MODEL)
+    with pytest.raises(CheckpointError, match=r"(prefix|ignore): got .* a native checkpoint is one model; leave it out"):
+        open_checkpoint(tmp_path / "native", **said)

@@ -172,6 +172,11 @@ def open_checkpoint(
     opened = Opened(path, prefix=prefix, ignore=(ignore,) if isinstance(ignore, str) else tuple(ignore))
     try:
         found = format or recognise(opened)
+        if found in _WHOLE and (prefix or ignore):
+            word = "prefix" if prefix else "ignore"
+            raise CheckpointError(
+                f"{path}: {word}: got {prefix or ignore!r}, but a {found} checkpoint is one model; leave it out"
+            )
         arguments = (path,) if found in _WHOLE else (opened, given)
         checkpoint = SOURCES[found].read(*arguments)
         checkpoint = _with_rest(checkpoint, given)
