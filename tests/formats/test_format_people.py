@@ -113,6 +113,25 @@ def test_a_linear_layer_beside_the_model_is_its_head_by_any_usual_name(name, tmp
     assert is_model(opened(under("model.vit.", BODY) | under(f"model.{name}.", HEAD), tmp_path))
 
 
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("name", ["fc", "classifier", "my_head.1"])
+def test_a_head_by_another_name_in_the_model_itself(name, prefix, tmp_path):
+    assert is_model(opened(under(prefix, BODY) | under(f"{prefix}{name}.", HEAD), tmp_path))
+
+
+@pytest.mark.parametrize("name", ["lm_head", "head_dist", "fc"])
+def test_a_layer_beside_a_head_or_of_pretraining_is_none(name, tmp_path):
+    body = MODEL if name == "fc" else BODY
+    with pytest.raises(CheckpointError, match=rf"unexpected {name}\.weight"):
+        opened(under("", body) | under(f"{name}.", HEAD), tmp_path)
+
+
+def test_a_head_on_top_of_a_head_is_not_taken_for_it(tmp_path):
+    """Both are called `head`, and fit."""
+    with pytest.raises(CheckpointError, match=r"unexpected head\.weight"):
+        opened(under("vit.") | under("head.", HEAD), tmp_path)
+
+
 @pytest.mark.parametrize("name", ["text.out_proj.", "projection.", "blocks_fc."])
 def test_what_is_no_head_is_unexpected(name, tmp_path):
     values = HEAD if name != "blocks_fc." else {"weight": np.ones(192, np.float32)}
@@ -126,6 +145,7 @@ HEADS = {
     "statistics alone": {"0.running_mean": (192,), "0.running_var": (192,), "1.weight": (3, 192)},
     "parametrised": {"l.bias": (3,), "l.parametrizations.weight.original0": (3, 1)},
     "a norm of weights": {"0.weight_g": (3, 1), "0.weight_v": (3, 192)},
+    "a factor": {"weight": (3, 192), "scale": (1,)},
     "no layer": {"0.weight": (192,), "1.scale": (3, 3)},
 }
 

@@ -148,7 +148,7 @@ def test_a_width_that_isnt_published_needs_a_name(tmp_path):
     ("change", "message"),
     [
         (lambda given: without(given, "encoder.ln.bias"), r"missing encoder\.ln\.bias"),
-        (lambda given: given | {"heads.extra": np.zeros(3, np.float32)}, r"unexpected heads\.extra \[3\]"),
+        (lambda given: given | {"heads.extra": np.zeros(3, np.float32)}, r"head: got heads\.extra \[3\]"),
         (lambda given: given | {"class_token": np.zeros((1, 2, 192), np.float32)}, "misshapen class_token"),
         (lambda given: without(given, "heads.head.weight"), r"unexpected heads\.head\.bias"),
     ],

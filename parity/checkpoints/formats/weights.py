@@ -22,7 +22,7 @@ from pathlib import Path
 
 from ...configs import close_match
 from ..accounting import CheckpointError, cut
-from ..containers.stored import FileTensors, Shape, StoredArray
+from ..containers.stored import FileTensors, Shape
 from ..containers.tree import NOTHING
 
 # How the patch embedding's name ends in each project's files: what comes before it is a prefix.
@@ -45,8 +45,8 @@ _OWNERS = {"canonical": "timm"}
 # What the head is called, and the names that one linear layer of it may be under.
 _HEADS = {"canonical": ("head", "head"), "torchvision": ("heads.head", "heads"), "huggingface": ("classifier",) * 2}
 # Heads that wrappers put beside a model, or beside what it is in: Lightning's, solo-learn's, a linear probe's.
-_OUTSIDE = re.compile(
-    r"(?P<above>(?:.*?\.)??)(?P<head>(?:\w+_)?(?:heads?|classifiers?|linear|fc|logits|regressor)(?:_\w+)?"
+_HEAD = re.compile(
+    r"(?P<above>(?:.*?\.)??)(?P<head>(?!lm_head|head_dist)(?:\w+_)?(?:heads?|classifiers?|linear|fc|logits|regressor)(?:_\w+)?"
     r"|cls|out|output|output_layer|final|final_layer|last_layer|top)\..+"
 )
 # Modules that PyTorch puts around others, anywhere in a model: torch.compile, FSDP, checkpointed activations.
@@ -139,10 +139,16 @@ def choose(
     names = _without_patterns(names, prefix or "", ignore, ignored, path)
     kind, root = _root(names, kinds, path, prefix or "", _unread(ignored))
     renamed = {name.removeprefix(root): name for name in names if name.startswith(root)}
-    renamed |= _outside(names, root, renamed, kind, ignored, arrays=_arrays(tensors, prefix))
+    for name in (name for name in names if not name.startswith(root)):
+        if tensors.arrays[(prefix or "") + name].dtype.kind in "iub":
+            ignored[name] = "whole numbers, which are no weights"
+        else:  # a name that is the model's without its prefix is another one's
+            renamed[f"../{name}" if name in renamed else name] = name
     if _MOCO.fullmatch((prefix or "") + root):
         for name in [name for name in renamed if re.match(r"(head|fc)\.", name)]:
             ignored[renamed.pop(name)] = "projection head of pretraining"
+    shapes = {new: tensors.arrays[(prefix or "") + old].shape for new, old in renamed.items()}
+    renamed = _with_usual_head(renamed, root, kind, shapes)
     paths = {new: (prefix or "") + old for new, old in renamed.items()}
     paths = _with_one_head(paths, kind, tensors)
     arrays = {new: tensors.arrays[old] for new, old in paths.items()}
@@ -252,41 +258,34 @@ def _root(
     return roots[0]
 
 
-def _arrays(tensors: FileTensors, prefix: str | None) -> dict[str, StoredArray]:
-    return {name.removeprefix(prefix or ""): array for name, array in tensors.arrays.items()}
-
-
-def _outside(
-    names: Sequence[str],
-    root: str,
-    inside: Mapping[str, str],
-    kind: str,
-    ignored: dict[str, str],
-    *,
-    arrays: Mapping[str, StoredArray],
-) -> dict[str, str]:
-    """What isn't under the model's prefix: one linear layer is its head; anything else is left to be unexpected."""
-    outside = []
-    for name in (name for name in names if not name.startswith(root)):
-        if arrays[name].dtype.kind in "iub":
-            ignored[name] = "whole numbers, which are no weights"
-        else:
-            outside.append(name)
-    if kind == "open_clip":  # its projection is a head; what stands behind that takes normalised features or others
-        return {name: name for name in outside}
-    head = _HEADS.get(kind, ("head", "head"))
-    has_head = any(name == head[1] or name.startswith(f"{head[1]}.") for name in inside)
+def _with_usual_head(renamed: Mapping[str, str], root: str, kind: str, shapes: Mapping[str, Shape]) -> dict[str, str]:
+    """Names with what is called like a head, beside the model or in it, under the head's own, if it is the only one."""
+    head = _HEADS.get(kind, ("head", "head"))[1]
+    # open_clip's projection is the head; what stands behind that takes normalised features, or others.
+    if kind == "open_clip" or any(name == head or name.startswith(f"{head}.") for name in renamed):
+        return dict(renamed)
     groups: dict[str, list[str]] = {}
-    for name in outside:
-        if (match := _OUTSIDE.fullmatch(name)) and root.startswith(match["above"]):
-            groups.setdefault(name[: match.end("head")], []).append(name)
-    groups = {group: found for group, found in groups.items() if any(len(arrays[name].shape) == 2 for name in found)}
-    renamed = {name: name for name in outside}
-    if not has_head and len(groups) == 1:
-        ((group, members),) = groups.items()
-        for name in members:
-            renamed[head[1] + renamed.pop(name).removeprefix(group)] = name
-    return renamed
+    for name, old in renamed.items():
+        match = _HEAD.fullmatch(old)
+        is_inside = old.startswith(root)
+        if match and (match["above"] == root if is_inside else root.startswith(match["above"])):
+            groups.setdefault(old[: match.end("head")], []).append(name)
+    groups = {
+        group: members
+        for group, members in groups.items()
+        if _is_linear(members, shapes)
+        or (not renamed[members[0]].startswith(root) and any(len(shapes[name]) == 2 for name in members))
+    }
+    if len(groups) != 1:
+        return dict(renamed)
+    ((group, members),) = groups.items()
+    return {head + old.removeprefix(group) if name in members else name: old for name, old in renamed.items()}
+
+
+def _is_linear(names: Collection[str], shapes: Mapping[str, Shape]) -> bool:
+    """Whether tensors are one linear layer's."""
+    axes = {name.rpartition(".")[2]: len(shapes[name]) for name in names}
+    return len({name.rpartition(".")[0] for name in names}) == 1 and axes in ({"weight": 2, "bias": 1}, {"weight": 2})
 
 
 def _with_one_head(paths: dict[str, str], kind: str, tensors: FileTensors) -> dict[str, str]:
@@ -299,11 +298,9 @@ def _with_one_head(paths: dict[str, str], kind: str, tensors: FileTensors) -> di
         return paths
     name, under = _HEADS[kind]
     members = [key for key in paths if key.startswith(f"{under}.") and not key.startswith("heads.pre_logits.")]
-    if not members or any(f"{name}.{kind}" in paths for kind in ("weight", "kernel", "bias")):
+    if {key.removeprefix(f"{name}.") for key in members} <= {"weight", "kernel", "bias"}:
         return paths
-    layers = {key.rpartition(".")[0] for key in members}
-    axes = {key.rpartition(".")[2]: len(tensors.arrays[paths[key]].shape) for key in members}
-    if len(layers) != 1 or axes not in ({"weight": 2, "bias": 1}, {"weight": 2}):
+    if not _is_linear(members, {key: tensors.arrays[paths[key]].shape for key in members}):
         files = [paths[key] for key in members]
         shapes = [f"{file} {list(tensors.arrays[file].shape)}" for file in files]
         above = [file.rpartition(".")[0].replace(".", "/") for file in files]
@@ -312,7 +309,7 @@ def _with_one_head(paths: dict[str, str], kind: str, tensors: FileTensors) -> di
             f"{tensors.path}: head: got {cut(shapes)}, expected one linear layer; --ignore '{pattern}' (in Python "
             f'ignore="{pattern}") leaves it out: the model then gives the features that it takes'
         )
-    (layer,) = layers
+    layer = members[0].rpartition(".")[0]
     return {name + key.removeprefix(layer) if key in members else key: path for key, path in paths.items()}
 
 
