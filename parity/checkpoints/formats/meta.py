@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -114,13 +115,8 @@ def write(
     }
     # Without a head, which token to take is left to the caller there.
     free = ("dynamic_image_size", *(() if config.num_classes else ("global_pool",)))
-    hold_against(
-        config,
-        lambda: _config(theirs, names, document, Given(), path),
-        path=path,
-        format="Meta",
-        free=free,
-    )
+    understood = partial(_config, theirs, names, document, Given(), path)
+    hold_against(config, understood, path=path, format="Meta", free=free)
     # No tensor shows how tokens are pooled: what is written needn't be assumed.
     document["config"] |= {name: getattr(config, name) for name in _POOLING}
     write_directory(path, TARGET, theirs, {DOCUMENT: document})
