@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -9,6 +10,9 @@ import numpy as np
 Shape = tuple[int, ...]
 
 _SHOWN = 20
+# What an advice about unexpected tensors has where patterns of them go, and of how many it is given them.
+_PATTERN = "--ignore PATTERN"
+_FEW = 4
 # Between the lines of a report in an error.
 LINES = "\n  "
 
@@ -63,24 +67,25 @@ def account(
     if problems:
         what = f"{len(problems)} of {len(expected)} expected tensors don't fit"
         if _PATTERN in advice:
-            advice = advice.replace(_PATTERN, _ignoring(unexpected, map(called, expected)))
-            advice = advice if len(unexpected) == len(problems) else ""
+            ignoring = _ignoring(unexpected, map(called, expected)) if len(unexpected) == len(problems) else ""
+            advice = advice.replace(_PATTERN, ignoring) if ignoring else ""
         hint = f"\n{advice}" if advice and unexpected else ""
         raise CheckpointError(f"{source}: {what}\n  {cut(problems, between=LINES)}{hint}")
 
 
-_PATTERN = "--ignore PATTERN"
-_FEW = 4
-
-
 def _ignoring(unexpected: Iterable[str], expected: Iterable[str]) -> str:
-    """Flags that leave tensors out: each pattern the widest that takes nothing else, if they are few."""
-    parts = {name[:place] for name in expected for place in range(len(name)) if name[place - 1 : place] == "."}
+    """Flags that leave tensors out: each pattern the widest that takes nothing else, if they are few.
+
+    None where some are within the model's blocks, whose outputs then would be others.
+    """
+    parts = {name[:place] for name in expected for place in range(1, len(name)) if name[place - 1] == "."}
     found = {}
     for name in unexpected:
-        places = (place for place in range(1, len(name)) if name[place - 1] == ".")
-        wide = next((name[:place] for place in places if name[:place] not in parts), None)
-        found[name if wide is None else f"{wide}*"] = None
+        ours = max((part for part in parts if name.startswith(part)), key=len, default="")
+        if re.search(r"\.\d+\.", ours):  # beside the layers of a block: not doing it gives another model's outputs
+            return ""
+        wide = re.match(r"[^.]*\.(?=.)", name[len(ours) :])
+        found[f"{ours}{wide.group()}*" if wide else name] = None
     return " ".join(f"--ignore '{pattern}'" for pattern in found) if len(found) <= _FEW else _PATTERN
 
 
