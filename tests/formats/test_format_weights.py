@@ -166,7 +166,9 @@ def test_one_linear_layer_under_the_name_is_the_head(name, tmp_path):
 @pytest.mark.parametrize("name", ["classifier", "model.fc", "linear_head", "classifier.1"])
 def test_a_head_beside_the_model_is_its_head(name, tmp_path):
     head = {f"{name}.{kind}": MODEL[f"head.{kind}"] for kind in ("weight", "bias")}
-    assert is_model(opened(tensors(BODY, "model.backbone.") | tensors(head), tmp_path))
+    found = opened(tensors(BODY, "model.backbone.") | tensors(head), tmp_path)
+    assert is_model(found)
+    assert found.source["head"] == name
 
 
 def test_a_head_of_more_than_a_layer_is_refused_and_can_be_left_out(tmp_path):

@@ -83,6 +83,8 @@ def checkpoint_of(
     source: dict[str, Any] = {"format": format, "path": str(path)}
     if weights.prefix:
         source["prefix"] = weights.prefix
+    if weights.head:
+        source["head"] = weights.head
     if left_out := {**weights.ignored, **(ignored or {}), **ours.ignored}:
         source["ignored"] = left_out
     if name is None:

@@ -112,6 +112,13 @@ class Weights:
         """Why what may be one of the model's tensors isn't read, by its whole name in the file."""
         return _unread(self.ignored)
 
+    @property
+    def head(self) -> str | None:
+        """What the head is called in the file, where that isn't its usual name."""
+        name, _ = _HEADS.get(self.kind, ("head", "head"))
+        called = self.called(f"{name}.weight")
+        return None if called == f"{self.prefix}{name}.weight" else called.removesuffix(".weight")
+
     def called(self, name: str) -> str:
         """What a tensor is called in the file; also one that isn't there."""
         return self.paths.get(name, self.prefix + name)
