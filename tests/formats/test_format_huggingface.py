@@ -304,3 +304,19 @@ def test_what_came_from_a_class_goes_back_to_it():
     assert (
         choose(config, {"architecture": "ViTMAEForPreTraining", "model_type": "vit_mae"}, path="").name == "ViTMAEModel"
     )
+
+
+@pytest.mark.parametrize("name", ["ViTForImageClassification", "SiglipForImageClassification"])
+def test_what_is_said_counts_before_the_document(name, tmp_path):
+    right = open_checkpoint(made(tmp_path / "right", name))
+    heads, act = right.config.num_heads, "quick_gelu"
+    changes = {"num_attention_heads": 7, "layer_norm_eps": "x"}
+    path = made(tmp_path / "wrong", name)
+    document = json.loads((path / "config.json").read_text())
+    tower = document.get("vision_config", document)
+    tower |= changes
+    (path / "config.json").write_text(json.dumps(document))
+    with pytest.raises(CheckpointError, match=r"num_heads|norm_eps"):
+        open_checkpoint(path)
+    found = open_checkpoint(path, num_heads=heads, norm_eps=right.config.norm_eps, act=act)
+    assert found.config == configs.replace(right.config, act=act)

@@ -64,7 +64,10 @@ class Setting:
 
     def write(self, config: VitConfig) -> Any:
         """Their value; the default where ours is none, which no class has."""
-        value = getattr(config, self.ours)
+        return self.written(getattr(config, self.ours))
+
+    def written(self, value: Any) -> Any:
+        """Their value of one of ours."""
         if value is None:
             return self.default
         if self.values is not None:
@@ -194,6 +197,18 @@ class Architecture:
         if head_dim is not None and head_dim * fields["num_heads"] != fields["embed_dim"]:
             raise ValueError(f"head_dim: got {head_dim}, expected hidden_size / num_attention_heads")
         return VitConfig(**fields, **sides, drop_partial_patches=not whole, preprocessing=ANY_PREPROCESSING)
+
+    def with_said(self, data: Json, fields: Json) -> Json:
+        """The object of `config.json` with the settings that are said beside it."""
+        said = {
+            setting.theirs: setting.written(fields[setting.ours]) for setting in self.settings if setting.ours in fields
+        }
+        if not said:
+            return data
+        if not self.nested and "vision_config" not in data:
+            return {**data, **said}
+        # What is in the second object counts.
+        return {**data, "vision_config_dict": {**(data.get("vision_config_dict") or {}), **said}}
 
     def data(self, config: VitConfig) -> dict[str, Any]:
         """The object of `config.json`, but for labels; the inverse of `config` for configs that the class can hold."""

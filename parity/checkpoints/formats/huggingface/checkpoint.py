@@ -73,6 +73,10 @@ def read(opened: Opened, given: Given) -> Checkpoint:
         data, where = with_class(read_json(document), weights), document
         architecture = _checked(where, lambda: architecture_of(data, weights.tensors))
         data = _checked(where, lambda: with_classes(data, architecture, weights.shapes, given))
+        said = {
+            setting.ours: given.take(setting.ours) for setting in architecture.settings if setting.ours in given.fields
+        }
+        data = architecture.with_said(data, said)
     else:
         data, where = implied(weights, given, path=path), path
         architecture = _checked(where, lambda: architecture_of(data, weights.tensors))
