@@ -43,9 +43,7 @@ _COMMENT = b"written by vit-parity"
 _KERNEL = "embedding/kernel"
 _POSITIONS = ("pos_embedding", "Transformer/pos_embedding", "Transformer/posembed_input/pos_embedding")
 
-UNUSED = (
-    Unused(r"(params/)?(txt/.*|t|b)", "text tower, temperature and bias of a two-tower model"),
-)
+UNUSED = (Unused(r"(params/)?(txt/.*|t|b)", "text tower, temperature and bias of a two-tower model"),)
 
 
 @dataclass(frozen=True)
