@@ -16,7 +16,7 @@ from ..containers.document import read_json
 from ..shapes import Shape
 from .numerics import FIELDS
 from .settled import fits
-from .translate import Entry, Ours, Pair, Unused, pair_up
+from .translate import Ours, Pair, Unused
 from .weights import Weights
 
 # What a file of tensors alone can't say and what changes no output at the size that the file is for.
@@ -31,40 +31,6 @@ NOT_IN_TENSORS = (
 )
 
 
-def translated(
-    weights: Weights,
-    given: Given,
-    config: Config,
-    table: Sequence[Entry],
-    *,
-    path: Path,
-    unused: Sequence[Unused] = (),
-    ignored: Mapping[str, str] | None = None,
-    name: str | None = None,
-    format: str,
-) -> Checkpoint:
-    """A checkpoint whose tensors are those of a foreign file by a table; none is read.
-
-    Args:
-        weights: Theirs.
-        given: What the user said, and what was assumed.
-        config: Of the model.
-        table: Where each tensor is kept.
-        path: What was opened.
-        unused: What else may be there.
-        ignored: Why parts of the file are left out besides.
-        name: The registered name of the model; that of its config or of the model that was named by default.
-        format: The format's name.
-
-    Raises:
-        CheckpointError: Missing, unexpected or misshapen tensors.
-    """
-    pairs = pair_up(table, config, source=str(path))
-    return checkpoint_of(
-        weights, given, config, pairs, path=path, unused=unused, ignored=ignored, name=name, format=format
-    )
-
-
 def checkpoint_of(
     weights: Weights,
     given: Given,
@@ -77,7 +43,22 @@ def checkpoint_of(
     name: str | None = None,
     format: str,
 ) -> Checkpoint:
-    """`translated` of pairs, for a format that needs no table."""
+    """A checkpoint whose tensors are those of a foreign file; none is read.
+
+    Args:
+        weights: Theirs.
+        given: What the user said, and what was assumed.
+        config: Of the model.
+        pairs: Where each tensor is kept.
+        path: What was opened.
+        unused: What else may be there.
+        ignored: Why parts of the file are left out besides.
+        name: The registered name of the model; that of its config or of the model that was named by default.
+        format: The format's name.
+
+    Raises:
+        CheckpointError: Missing, unexpected or misshapen tensors.
+    """
     named: dict[str, Any] = dict(source=str(path), called=weights.called, unread=weights.unread)
     ours = Ours(pairs, weights.tensors, unused=unused, **named)
     source: dict[str, Any] = {"format": format, "path": str(path)}

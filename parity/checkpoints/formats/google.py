@@ -32,7 +32,7 @@ from ..containers.files import File
 from ..containers.overlay import Overlay
 from ..containers.stored import FileTensors, shapes_of
 from ..shapes import Shape
-from .foreign import depth_of, hold_against, make, shape_of, translated
+from .foreign import checkpoint_of, depth_of, hold_against, make, shape_of
 from .opened import Opened
 from .settled import grid_of, heads_of, images_of, is_square
 from .translate import Entry, Theirs, Unused, pair_up
@@ -100,7 +100,8 @@ def read(opened: Opened, given: Given) -> Checkpoint:
     config = _config(shapes_of(tensors), names, given, path, two_towers=weights.prefix.endswith(("img/", "img.")))
     weights = replace(weights, tensors=tensors)
     table = list(_table(names))
-    return translated(weights, given, config, table, path=path, unused=UNUSED, ignored=ignored, format="google")
+    pairs = pair_up(table, config, source=str(path))
+    return checkpoint_of(weights, given, config, pairs, path=path, unused=UNUSED, ignored=ignored, format="google")
 
 
 def _has_row_of_class(count: int, shapes: Mapping[str, Shape], given: Given, path: Path) -> bool:

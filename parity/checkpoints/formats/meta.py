@@ -31,7 +31,7 @@ from ..containers.files import Directory, write_directory
 from ..containers.overlay import Overlay
 from ..containers.tensors import dtypes_of, shapes_of
 from .canonical import Known, infer
-from .foreign import hold_against, read_document, shape_of, translated
+from .foreign import checkpoint_of, hold_against, read_document, shape_of
 from .meta_names import PERIODS, Names, canonical, names_of_config, names_of_file, table
 from .meta_periods import FIELDS, check_periods, periods_of, rope_of
 from .opened import Opened
@@ -60,7 +60,8 @@ def read(opened: Opened, given: Given) -> Checkpoint:
     check_periods(weights.tensors, config.rope, config.head_dim, path=path)
     _check_masks(weights.tensors, config, path)
     entries = table(config, names)
-    return translated(weights, given, config, entries, path=path, unused=names.unused, format="meta")
+    pairs = pair_up(entries, config, source=str(path))
+    return checkpoint_of(weights, given, config, pairs, path=path, unused=names.unused, format="meta")
 
 
 def write(

@@ -26,7 +26,7 @@ from ..assumed import Given, say
 from ..checkpoint import Checkpoint
 from ..containers.files import WRITTEN_BY, Directory, is_by_us, write_directory
 from ..shapes import Shape, parameter_shapes
-from .foreign import hold_against, translated
+from .foreign import checkpoint_of, hold_against
 from .open_clip_config import native_document, trunk_document, understood
 from .open_clip_files import DOCUMENT, WEIGHTS, Document, find_document, is_open_clip, weights_file
 from .open_clip_tensors import SCALARS, is_openai, own_config, trunk_config
@@ -119,7 +119,8 @@ def read(opened: Opened, given: Given) -> Checkpoint:
         if is_openai(weights):
             _hold_against_model(config, given, path, "file")
     table = _trunk_table(config, weights.shapes, name or "") if is_trunk or name else NATIVE
-    found = translated(weights, given, config, table, path=path, unused=UNUSED, name=name, format="open_clip")
+    pairs = pair_up(table, config, source=str(path))
+    found = checkpoint_of(weights, given, config, pairs, path=path, unused=UNUSED, name=name, format="open_clip")
     return found if document is None else replace(found, source={**found.source, "document": str(document.file)})
 
 

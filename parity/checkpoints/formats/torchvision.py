@@ -27,7 +27,7 @@ from ..checkpoint import Checkpoint
 from ..containers.document import find_json
 from ..containers.files import Directory, write_directory
 from ..shapes import Shape
-from .foreign import depth_of, hold_against, make, read_document, shape_of, translated
+from .foreign import checkpoint_of, depth_of, hold_against, make, read_document, shape_of
 from .opened import Opened
 from .settled import grid_of, heads_of, images_of
 from .stems import embedding_of
@@ -84,7 +84,8 @@ def read(opened: Opened, given: Given) -> Checkpoint:
     document = read_document(path, DOCUMENT, "arguments")
     config = _config(weights.shapes, document, given, path)
     names = table(old_names=_has_old_names(weights.shapes), stem_convs=len(config.stem_convs))
-    return translated(weights, given, config, names, path=path, format="torchvision")
+    pairs = pair_up(names, config, source=str(path))
+    return checkpoint_of(weights, given, config, pairs, path=path, format="torchvision")
 
 
 def write(
