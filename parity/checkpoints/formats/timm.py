@@ -116,8 +116,11 @@ def _of_document(file: Path, shapes: Mapping[str, Shape], given: Given) -> tuple
 
 def _check_classes(config: Config, shapes: Mapping[str, Shape], given: Given) -> None:
     """Whether the head is the document's: it isn't where somebody put another layer there and saved the model."""
-    classes = shapes["head.weight"][0] if len(shapes.get("head.weight", ())) == 2 else 0
-    if "num_classes" in given.fields or config.num_classes == classes:
+    head = {name: shape for name, shape in shapes.items() if name.startswith("head.")}
+    classes = head["head.weight"][0] if len(head.get("head.weight", ())) == 2 else 0
+    # What is no whole head is told with all else that doesn't fit.
+    is_whole = all(shape[:1] == (classes,) for shape in head.values())
+    if "num_classes" in given.fields or config.num_classes == classes or not is_whole:
         return
     found = f"the head in the file has {classes}" if classes else "the file has no head"
     said = say("num_classes", value=str(classes))
