@@ -21,11 +21,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Said:
-    """What a checkpoint doesn't say of itself.
+class SaidOfFile:
+    """What a checkpoint doesn't say of itself, but for the model that it is.
 
     Attributes:
-        model: A registered name, for what the tensors don't show.
         from_: The format of the checkpoint; recognised from its files by default.
         numerics: The project as whose model the weights are run; the one they come from by default.
         prefix: What the names of the model begin with, such as `teacher.backbone.`, where a file has several models.
@@ -34,7 +33,6 @@ class Said:
             file itself) or preprocessing.crop_pct=1.0; give it again for more.
     """
 
-    model: str | None = None
     from_: From = None
     numerics: NumericsSource = None
     prefix: str | None = None
@@ -47,9 +45,24 @@ class Said:
         Raises:
             ValueError: A field without a value.
         """
-        named = {"model": self.model, "format": self.from_, "numerics": self.numerics, "prefix": self.prefix}
+        named = {"format": self.from_, "numerics": self.numerics, "prefix": self.prefix}
         given = {name: value for name, value in named.items() if value is not None}
         return given | ({"ignore": self.ignore} if self.ignore else {}) | parsed(self.set)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Said(SaidOfFile):
+    """What a checkpoint doesn't say of itself.
+
+    Attributes:
+        model: A registered name, for what the tensors don't show.
+    """
+
+    model: str | None = None
+
+    def keywords(self) -> dict[str, Any]:
+        """Those that were given, as `open_checkpoint` takes them."""
+        return ({} if self.model is None else {"model": self.model}) | super().keywords()
 
     def target(self, target: str, **options: Any) -> str | Config | Checkpoint:
         """A checkpoint opened, or a registered name, with its fields replaced where some are set.

@@ -10,40 +10,28 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from tyro.conf import Positional, UseAppendAction
+from tyro.conf import Positional
 
 from .. import configs, outputs, recipes
 from ..recipes import Recipe
 from .common import (
     Framework,
-    From,
-    NumericsSource,
     escaped,
     print_rich,
     use_cpu_devices,
     use_present_platform,
 )
-from .said import parsed
+from .said import SaidOfFile, parsed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SourceOptions:
-    """What a checkpoint doesn't say of itself.
+class SourceOptions(SaidOfFile):
+    """What the checkpoint of --init-from doesn't say of itself.
 
     Attributes:
-        from_: The format of the checkpoint of --init-from; recognised from its files by default.
-        numerics: The project as whose model its weights are run; the one they come from by default.
-        prefix: What the names of the model begin with, in a file that holds several.
-        ignore: Leave out tensors of such names, shell-style; may be given again.
         set: FIELD=VALUE of the config, such as num_heads=4; may be given again. With --init-from, what the checkpoint
             doesn't say, and otherwise a change of the recipe's model.
     """
-
-    from_: From = None
-    numerics: NumericsSource = None
-    prefix: str | None = None
-    ignore: UseAppendAction[tuple[str, ...]] = ()
-    set: UseAppendAction[tuple[str, ...]] = ()
 
     def apply(self, recipe: Recipe) -> Recipe:
         """The recipe with these options.
@@ -51,13 +39,11 @@ class SourceOptions:
         Raises:
             ValueError: One that only a checkpoint has, without one; or a FIELD=VALUE that isn't one.
         """
-        given = {"format": self.from_, "numerics": self.numerics, "prefix": self.prefix, "ignore": self.ignore}
-        given = {name: value for name, value in given.items() if value}
-        fields = parsed(self.set)
+        given, fields = self.keywords(), parsed(self.set)
         if recipe.init_from:
-            return dataclasses.replace(recipe, init_options=given | fields)
-        if given:
-            flag = "from" if "format" in given else next(iter(given))
+            return dataclasses.replace(recipe, init_options=given)
+        if other := [name for name in given if name not in fields]:
+            flag = "from" if other[0] == "format" else other[0]
             raise ValueError(f"--{flag}: says something of a checkpoint; expected --init-from with it")
         return dataclasses.replace(recipe, overrides=dict(recipe.overrides) | fields)
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...configs import Config, Preprocessing, replace
+from ...configs import Config, Preprocessing, get, replace
 from ...configs.preprocessing import HALF, IMAGENET_MEAN, IMAGENET_STD
 from ..accounting import CheckpointError
 from ..assumed import Given, say
@@ -219,8 +219,6 @@ def for_channels(images: Preprocessing, in_chans: int) -> Preprocessing:
 
 def fits(name: str, config: Config) -> str:
     """The name of a model that was named, if the config is that model in everything but its input and its outputs."""
-    from ...configs import get
-
     if not name:
         return ""
     registered = get(name)

@@ -163,11 +163,6 @@ def choose(
     return Weights(kind, path, FileTensors(path, arrays), _in_file((prefix or "") + root, paths), paths, ignored)
 
 
-def known_kind(names: Collection[str]) -> str | None:
-    """Whose names a file's tensors have, wherever the model is in it; None of nobody's."""
-    return next((kind for kind, anchor in ANCHORS.items() if any(anchor.fullmatch(name) for name in names)), None)
-
-
 def _within(tensors: FileTensors, prefix: str | None, ignored: dict[str, str]) -> list[str]:
     """Names under the prefix, without it."""
     if prefix is None:
