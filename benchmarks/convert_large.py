@@ -1,6 +1,6 @@
 """Converting and loading a file of over a billion parameters: seconds, GB/s against a plain copy, peak memory.
 
-    python benchmarks/convert_large.py [--peers-python PEERS/bin/python] [--directory DIR]
+    python -m benchmarks.convert_large [--peers-python PEERS/bin/python] [--directory DIR]
 
 Writes a native checkpoint of random numbers (4 GB for the default model, ViT-g/14), runs each case in a process of its
 own, and prints a Markdown table. Up to 12 GB of disk, and of memory for the page cache, are used and freed at the end.

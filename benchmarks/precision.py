@@ -1,6 +1,6 @@
 """Every figure and number of docs/precision.md: what each precision costs, measured on the twins.
 
-    python benchmarks/precision.py [SECTION ...] [--images docs/images]
+    python -m benchmarks.precision [SECTION ...] [--images docs/images]
 
 Prints Markdown tables, and writes `precision_*.png`. Sections, all of them by default: depth, matmul, tpu, layers,
 optimizer, training, seeds. About fifteen minutes on two cores, most of it seeds. `tpu` needs libtpu and no TPU.
@@ -32,10 +32,10 @@ from flax import nnx
 from jax.extend.core import Literal
 from matplotlib.figure import Figure
 
+from benchmarks.divergence import PAIRS, measure_divergence, ratios
 from parity import configs, recipes
 from parity.checkpoints import parameter_shapes
 from parity.checks import random_images, random_parameters
-from parity.checks.divergence import PAIRS, measure_divergence, ratios
 from parity.checks.figures import COLORS
 from parity.checks.forward import run_flax, run_torch
 from parity.checks.training import TorchRun
@@ -194,7 +194,7 @@ TPU_ENVIRONMENT = {
 
 def tpu(images: Path) -> None:
     """In a process of its own, since libtpu reads its environment when it is loaded."""
-    command = [sys.executable, __file__, "tpu_worker"]
+    command = [sys.executable, "-m", "benchmarks.precision", "tpu_worker"]
     done = subprocess.run(command, env=os.environ | TPU_ENVIRONMENT, capture_output=True, text=True, check=True)
     rows = json.loads(done.stdout.splitlines()[-1])
     first = int(rows[0][3])

@@ -42,7 +42,7 @@ def assert_same_model(
     """
     if level not in LEVELS:
         raise ValueError(f"level: got {level!r}, expected one of {', '.join(LEVELS)}")
-    from .checks.diff import diff
+    from .diagnosis import diff
 
     options: dict[str, Any] = dict(dtype=dtype, tolerance=tolerance, image_size=image_size)
     report = diff(a, b, images, **options, diagnose=False)

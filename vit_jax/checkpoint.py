@@ -17,7 +17,7 @@ from parity.configs import Config, Execution
 
 from .models import Model, create_model
 from .sharding import parameter_shardings
-from .state import Place, load_state_dict, state_dict
+from .state_dict import Place, load_state_dict, state_dict
 
 
 def load(

@@ -14,7 +14,7 @@ from parity.configs import Preprocessing
 
 from .losses import cross_entropy
 from .models import Model
-from .preprocessing import normalize
+from .normalize import normalize
 from .sharding import batch_sharding, replicated
 
 

@@ -12,7 +12,7 @@ import jax
 from flax import nnx
 
 from .models import Model
-from .state import named_leaves
+from .state_dict import named_leaves
 
 Params = dict[str, jax.Array]
 

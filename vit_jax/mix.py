@@ -1,4 +1,4 @@
-"""Mixup and cutmix of neighbouring rows, with the numbers that `parity/data/mix.py` drew. Twin: `vit_torch/mix.py`.
+"""Mixup and cutmix of neighbouring rows, with the numbers of `parity/data/mix_draws.py`. Twin: `vit_torch/mix.py`.
 
 Sources: Zhang et al. 2017, arXiv:1710.09412; Yun et al. 2019, arXiv:1905.04899.
 """

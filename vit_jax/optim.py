@@ -14,7 +14,7 @@ from parity.recipes.rules import expect_trainable
 
 from .functional import Params
 from .models import Model
-from .state import canonical_shapes
+from .state_dict import canonical_shapes
 
 
 def make_optimizer(optimizer: Optimizer, model: Model, *, steps: int) -> optax.GradientTransformation:

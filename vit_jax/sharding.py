@@ -49,7 +49,7 @@ def make_mesh(*, data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequen
 
 def parameter_shardings(model: nnx.Module, mesh: Mesh) -> dict[str, NamedSharding]:
     """How each parameter is split, by canonical name, for its Flax shape; the model may be abstract."""
-    from .state import named_leaves  # here, because the layers that `state` knows constrain their activations
+    from .state_dict import named_leaves  # here, because the layers that `state` knows constrain their activations
 
     shardings = {}
     for name, variable, rule, module in named_leaves(model):

@@ -12,8 +12,8 @@ from flax import nnx
 from parity.runs.start import Start
 
 from .functional import params_of
-from .run_directory import read_state
-from .state import load_state_dict
+from .run_checkpoints import read_state
+from .state_dict import load_state_dict
 from .train_step import Trainer, TrainState
 
 

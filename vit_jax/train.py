@@ -30,7 +30,7 @@ from . import random
 from .checkpoint import save
 from .evaluate import Evaluation, evaluate
 from .functional import Params, bind
-from .run_directory import RunDirectory
+from .run_checkpoints import RunDirectory
 from .sharding import batch_sharding, check_batch_size, make_mesh
 from .start import first_state
 from .train_step import Metrics, Trainer, TrainState, make_trainer

@@ -20,8 +20,8 @@ from .functional import Params, bind, params_of
 from .losses import cross_entropy
 from .mix import mix_images, mix_targets
 from .models import Model, create_model
+from .normalize import normalize
 from .optim import learning_rate, make_optimizer
-from .preprocessing import normalize
 from .sharding import batch_sharding, parameter_shardings, replicated
 
 Metrics = dict[str, jax.Array]
@@ -57,7 +57,7 @@ class Trainer:
         init: From a key to the first state, created where it belongs.
         start: From the first parameters, which are where they belong, to the first state.
         step: From state, batch and key to the next state (the old one is donated) and metrics. The batch holds uint8
-            images (b, h, w, c) and labels, and what `parity.data.mix` adds; the key is that of the run.
+            images (b, h, w, c) and labels, and what `parity.data.mix_draws` adds; the key is that of the run.
     """
 
     model: Model

@@ -13,7 +13,7 @@ from parity.checkpoints import Checkpoint, adapt, open_to_load, parameter_count
 from parity.configs import Config, Execution
 
 from .models import Model, create_model
-from .state import load_state_dict, numpy_dtype, state_dict
+from .state_dict import load_state_dict, numpy_dtype, state_dict
 
 
 def load(

@@ -13,7 +13,7 @@ from parity.configs import Preprocessing
 
 from .losses import cross_entropy
 from .models import Model
-from .preprocessing import normalize
+from .normalize import normalize
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from parity.recipes import Optimizer, decays, learning_rate_scale
 from parity.recipes.rules import expect_trainable
 
 from .models import Model
-from .state import canonical_shapes
+from .state_dict import canonical_shapes
 
 # The same moments in PyTorch's words, by optax's.
 MOMENTS = {"adamw": {"mu": "exp_avg", "nu": "exp_avg_sq"}, "sgd": {"trace": "momentum_buffer"}}

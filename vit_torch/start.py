@@ -7,8 +7,8 @@ from typing import Any
 from parity.runs.start import Start
 
 from .models import create_model
-from .run_directory import read_state
-from .state import load_state_dict
+from .run_checkpoints import read_state
+from .state_dict import load_state_dict
 from .train_step import Trainer, TrainState
 
 

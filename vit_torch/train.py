@@ -30,7 +30,7 @@ from .checkpoint import save
 from .evaluate import Evaluation, evaluate
 from .models import Model, create_model
 from .parallel import processes
-from .run_directory import RunDirectory
+from .run_checkpoints import RunDirectory
 from .start import first_state
 from .train_step import Metrics, Params, Trainer, TrainState, make_trainer
 

@@ -23,9 +23,9 @@ from . import random
 from .losses import cross_entropy
 from .mix import mix_images, mix_targets
 from .models import Model, create_model
+from .normalize import normalize
 from .optim import learning_rate, make_optimizer, set_learning_rate
 from .parallel import processes
-from .preprocessing import normalize
 
 Params = Mapping[str, Tensor]
 Metrics = dict[str, Tensor]
@@ -58,7 +58,7 @@ class Trainer:
         init: From a key to the first state.
         start: From the first parameters, which it takes, to the first state.
         step: From state, batch and key to the state, changed, and metrics. The batch holds this process's uint8 images
-            (b, h, w, c) and labels, and what `parity.data.mix` adds; the key is that of the run.
+            (b, h, w, c) and labels, and what `parity.data.mix_draws` adds; the key is that of the run.
     """
 
     model: Model

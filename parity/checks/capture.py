@@ -27,7 +27,7 @@ import torch
 from flax import nnx
 from torch import nn
 
-import vit_torch.state
+import vit_torch.state_dict
 from vit_torch.layers.norm import BatchNorm
 from vit_torch.layers.stem import StemBlock
 
@@ -143,7 +143,7 @@ def capture_torch(
         inputs = inputs.to(parameter.device, parameter.dtype)
     elif dtype is not None:
         inputs = inputs.to(getattr(torch, dtype))
-    given = vit_torch.state.to_numpy(inputs)
+    given = vit_torch.state_dict.to_numpy(inputs)
     recorder = _Recorder([given, given.transpose(0, 2, 3, 1)], places=places)
 
     def record(path: str, module: nn.Module, value: Any, *, is_input: bool) -> None:
@@ -151,7 +151,7 @@ def capture_torch(
         if tensor is not None:
             first = tensor.ndim == 4 and isinstance(module, _CHANNELS_FIRST)
             tensor = tensor.permute(0, 2, 3, 1) if first else tensor
-            recorder.add(path, partial(vit_torch.state.to_numpy, tensor), is_input=is_input)
+            recorder.add(path, partial(vit_torch.state_dict.to_numpy, tensor), is_input=is_input)
 
     with ExitStack() as stack, torch.no_grad():
         for path, module in model.named_modules():

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from .. import outputs
-from ..report import Report
+from ..html_report import Report
 from .report import CheckReport, figure, to_json
 
 _MEANING = {

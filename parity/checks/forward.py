@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from flax import nnx
 
-import vit_torch.state
+import vit_torch.state_dict
 
 from ..checkpoints import Checkpoint
 from ..configs import Config, Execution
@@ -86,7 +86,7 @@ def run_torch(
     model, faults = torch_model(config, tensors, execution, plant)
     with torch.inference_mode():
         outputs = _outputs(model, torch_images(images, next(iter(tensors.values())).dtype))
-    arrays = (vit_torch.state.to_numpy(value) for value in outputs)
+    arrays = (vit_torch.state_dict.to_numpy(value) for value in outputs)
     return dict(zip(places(config), arrays, strict=True)), faults
 
 

@@ -23,9 +23,9 @@ import torch
 
 import vit_jax.random
 import vit_torch.random
-import vit_torch.state
+import vit_torch.state_dict
 from vit_jax.functional import bind, params_of
-from vit_jax.state import named_leaves
+from vit_jax.state_dict import named_leaves
 
 from ..checkpoints import Checkpoint
 from ..compare import layer_scales
@@ -155,12 +155,12 @@ def run_torch(
     with torch.no_grad():
         earlier = intermediates(model, inputs) if key is None else []
     cotangents = _cotangents([tuple(value.shape) for value in watched], dtype, seed)
-    cotangents = [vit_torch.state.from_numpy(cotangent) for cotangent in cotangents]
+    cotangents = [vit_torch.state_dict.from_numpy(cotangent) for cotangent in cotangents]
     names, parameters = zip(*reversed(list(model.named_parameters())), strict=True)
     grads = torch.autograd.grad(watched, [*parameters, inputs], cotangents, materialize_grads=True)
-    arrays = [vit_torch.state.to_numpy(grad) for grad in grads]
+    arrays = [vit_torch.state_dict.to_numpy(grad) for grad in grads]
     found = dict(zip(names, arrays, strict=False)) | {IMAGES: arrays[-1].transpose(0, 2, 3, 1)}
-    return _named(config, [vit_torch.state.to_numpy(value) for value in (*earlier, *watched)]), found, faults
+    return _named(config, [vit_torch.state_dict.to_numpy(value) for value in (*earlier, *watched)]), found, faults
 
 
 def _watched(model: Any, images: Any, key: Any) -> list[Any]:

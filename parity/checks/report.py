@@ -12,7 +12,7 @@ import numpy as np
 
 from ..compare import DECADES, Comparison, Difference, compare, magnitudes
 from ..configs import Config
-from ..report import markdown_table
+from ..html_report import markdown_table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

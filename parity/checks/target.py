@@ -11,9 +11,9 @@ from typing import Any, Literal
 import numpy as np
 
 import vit_jax
-import vit_jax.state
+import vit_jax.state_dict
 import vit_torch
-import vit_torch.state
+import vit_torch.state_dict
 
 from .. import checkpoints, configs
 from ..checkpoints import Checkpoint
@@ -154,8 +154,8 @@ def _checkpoint(
 def _loading_faults(opened: Checkpoint, changes: dict[str, Any], tensors: Tensors) -> list[str]:
     """Tensors that either framework's `load` gives another value than the file has."""
     with exact_jax(np.float64):
-        left = vit_jax.state.state_dict(vit_jax.load(opened, **changes))
+        left = vit_jax.state_dict.state_dict(vit_jax.load(opened, **changes))
     faults = [f"vit_jax.load: {name}" for name in not_identical(left, tensors)]
     del left
-    right = vit_torch.state.state_dict(vit_torch.load(opened, **changes))
+    right = vit_torch.state_dict.state_dict(vit_torch.load(opened, **changes))
     return faults + [f"vit_torch.load: {name}" for name in not_identical(right, tensors)]

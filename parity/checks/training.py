@@ -20,11 +20,11 @@ import torch
 import vit_jax.optim
 import vit_jax.random
 import vit_jax.sharding
-import vit_jax.state
+import vit_jax.state_dict
 import vit_jax.train_step
 import vit_torch.optim
 import vit_torch.random
-import vit_torch.state
+import vit_torch.state_dict
 import vit_torch.train_step
 
 from .. import configs
@@ -193,7 +193,7 @@ class FlaxRun:
                     rule.from_canonical(np.asarray(tensors[name]), variable.shape).astype(state.params[name].dtype),
                     state.params[name].sharding,
                 )
-                for name, variable, rule, _ in vit_jax.state.named_leaves(self.trainer.model)
+                for name, variable, rule, _ in vit_jax.state_dict.named_leaves(self.trainer.model)
             }
             # A copy, for one buffer can't be donated twice.
             ema = None if state.ema is None else jax.tree.map(jax.numpy.copy, params)
@@ -209,7 +209,7 @@ class FlaxRun:
 
     def trees(self) -> Trees:
         """Parameters, moments and average in the canonical layout."""
-        rules = {name: rule for name, _, rule, _ in vit_jax.state.named_leaves(self.trainer.model)}
+        rules = {name: rule for name, _, rule, _ in vit_jax.state_dict.named_leaves(self.trainer.model)}
         return {
             kind: {name: np.ascontiguousarray(rules[name].to_canonical(np.asarray(tree[name]))) for name in rules}
             for kind, tree in _kinds(self.state, vit_jax.optim.moments_of(self.state.opt_state))
@@ -226,7 +226,7 @@ class TorchRun:
         with torch.no_grad():
             for tree in (self.state.params, self.state.ema or {}):
                 for name, value in tree.items():
-                    value.copy_(vit_torch.state.from_numpy(np.asarray(tensors[name])))
+                    value.copy_(vit_torch.state_dict.from_numpy(np.asarray(tensors[name])))
 
     def step(self, batch: Batch) -> Mapping[str, Any]:
         """Makes a step; its metrics."""
@@ -237,7 +237,7 @@ class TorchRun:
     def trees(self) -> Trees:
         """Parameters, moments and average."""
         return {
-            kind: {name: vit_torch.state.to_numpy(value) for name, value in tree.items()}
+            kind: {name: vit_torch.state_dict.to_numpy(value) for name, value in tree.items()}
             for kind, tree in _kinds(self.state, vit_torch.optim.moments_of(self.state.opt_state))
         }
 

@@ -13,9 +13,9 @@ import torch
 from flax import nnx
 
 import vit_jax
-import vit_jax.state
+import vit_jax.state_dict
 import vit_torch
-import vit_torch.state
+import vit_torch.state_dict
 
 from ..compare import not_identical
 from ..configs import Config, Execution
@@ -41,8 +41,8 @@ def exact_jax(dtype: Any) -> Iterator[None]:
 def flax_model(config: Config, tensors: Tensors, execution: Execution) -> tuple[FlaxModel, list[str]]:
     """The model, and the tensors that it doesn't hold bit for bit; to be called under `exact_jax`."""
     model = nnx.eval_shape(lambda: vit_jax.create_model(config, rngs=nnx.Rngs(0), execution=execution))
-    vit_jax.state.load_state_dict(model, tensors)
-    return model, [f"flax: {name}" for name in not_identical(vit_jax.state.state_dict(model), tensors)]
+    vit_jax.state_dict.load_state_dict(model, tensors)
+    return model, [f"flax: {name}" for name in not_identical(vit_jax.state_dict.state_dict(model), tensors)]
 
 
 def torch_model(
@@ -50,13 +50,13 @@ def torch_model(
 ) -> tuple[TorchModel, list[str]]:
     """As `flax_model`, after the planted error if there is one."""
     model = vit_torch.create_model(config, device="meta", execution=execution).eval()
-    vit_torch.state.load_state_dict(model, tensors)
+    vit_torch.state_dict.load_state_dict(model, tensors)
     if plant is not None:
         with torch.no_grad():
             plant(model)
-    return model, [f"torch: {name}" for name in not_identical(vit_torch.state.state_dict(model), tensors)]
+    return model, [f"torch: {name}" for name in not_identical(vit_torch.state_dict.state_dict(model), tensors)]
 
 
 def torch_images(images: np.ndarray, dtype: Any) -> torch.Tensor:
     """Images (b, h, w, c) as PyTorch takes them."""
-    return vit_torch.state.from_numpy(images.astype(dtype).transpose(0, 3, 1, 2))
+    return vit_torch.state_dict.from_numpy(images.astype(dtype).transpose(0, 3, 1, 2))

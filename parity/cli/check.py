@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tyro.conf import Positional, UseAppendAction
 
 from .. import outputs
-from ..report import check_place
+from ..html_report import check_place
 from .common import Dtype, Size, print_rich, use_present_platform
 from .said import Said, SaidOf
 

@@ -29,6 +29,6 @@ def demo(
         accuracy: The least accuracy on the test set that passes.
     """
     use_cpu_devices(devices)
-    from ..checks.demo import run
+    from ..demo import run
 
     return run(directory, accuracy=accuracy, seed=seed, steps=steps)

@@ -59,7 +59,7 @@ def diff(
     outputs.check_file(json)
     outputs.check_file(markdown)
     use_present_platform(default="cpu")
-    from ..checks.diff import diff
+    from ..diagnosis import diff
 
     options: dict[str, Any] = dict(image_size=image_size, batch_size=batch_size, seed=seed, dtype=dtype)
     report = diff(

@@ -8,9 +8,9 @@ from parity.configs.image_folder import FolderOptions
 from parity.data.augment import augment_image, horizontal_flip, random_resized_crop, random_rotate, random_shift
 from parity.data.decode import ImageWarning
 from parity.data.loader import Batch, eval_batches, train_batches
-from parity.data.preprocessing import normalize, preprocess, resize_and_crop
 from parity.data.source import Source
 from parity.data.sources import default_data_dir, open_source
+from parity.data.transforms import normalize, preprocess, resize_and_crop
 
 __all__ = [
     "Augmentation",

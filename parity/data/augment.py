@@ -12,7 +12,7 @@ import numpy as np
 from parity.configs.augmentation import Augmentation
 from parity.configs.preprocessing import Interpolation, Preprocessing
 from parity.data.extras import require
-from parity.data.preprocessing import check_image, resize, resize_and_crop, through_pillow
+from parity.data.transforms import check_image, resize, resize_and_crop, through_pillow
 
 _CROP_ATTEMPTS = 10
 

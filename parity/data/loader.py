@@ -17,9 +17,9 @@ from parity.configs.augmentation import Augmentation
 from parity.configs.preprocessing import Preprocessing
 from parity.data.augment import augment_image
 from parity.data.extras import require
-from parity.data.mix import Mix
-from parity.data.preprocessing import resize_and_crop
+from parity.data.mix_draws import Mix
 from parity.data.sources import Source
+from parity.data.transforms import resize_and_crop
 
 if TYPE_CHECKING:
     from parity.data.iterator import TrainIterator
@@ -63,9 +63,10 @@ def train_batches(
         start_step: Number of batches to leave out at the start; none of them is read.
 
     Returns:
-        A grain `DatasetIterator` of `{"image": uint8 (b, h, w, c), "label": int32 (b,)}` and what `parity.data.mix`
-        adds. `get_state()` is a small dictionary for JSON; `set_state()` takes it in any number of processes,
-        workers and threads, and the batches that follow are the same, bit for bit. `close()` ends its workers.
+        A grain `DatasetIterator` of `{"image": uint8 (b, h, w, c), "label": int32 (b,)}` and what
+        `parity.data.mix_draws` adds. `get_state()` is a small dictionary for JSON; `set_state()` takes it in any
+        number of processes, workers and threads, and the batches that follow are the same, bit for bit. `close()`
+        ends its workers.
 
     Raises:
         ValueError: If batch_size doesn't go by process_count, or by pairs to mix, or a number is out of range.

@@ -71,13 +71,13 @@ API: dict[str, dict[str, str]] = {
         "prefix, ignore, execution, **fields",
         "save": "model, path, *, name, source",
     },
-    "vit_jax.state": {
+    "vit_jax.state_dict": {
         "named_leaves": "model",
         "canonical_shapes": "model",
         "state_dict": "model",
         "load_state_dict": "model, tensors, *, source, place",
     },
-    "vit_torch.state": {
+    "vit_torch.state_dict": {
         "canonical_shapes": "model",
         "state_dict": "model",
         "load_state_dict": "model, tensors, *, source, device",

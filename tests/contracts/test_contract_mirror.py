@@ -18,15 +18,15 @@ ONE_SIDED = {
 }
 # Functions and classes without a twin, and why.
 ONE_SIDED_NAMES = {
-    "vit_jax/state.py:named_leaves": "PyTorch's named_parameters does it",
+    "vit_jax/state_dict.py:named_leaves": "PyTorch's named_parameters does it",
     "vit_jax/train_step.py:Trainer.abstract_state": "PyTorch's state is changed in place",
     "vit_torch/optim.py:set_learning_rate": "optax has a schedule",
     "vit_torch/random.py:Threefry": "JAX has keys",
     "vit_torch/random.py:Global": "JAX has no generator of its own",
-    "vit_jax/run_directory.py:read_run": "what PyTorch's training saves, parity.checkpoints reads without PyTorch",
-    "vit_torch/state.py:to_numpy": "JAX arrays are NumPy arrays",
-    "vit_torch/state.py:from_numpy": "JAX arrays are NumPy arrays",
-    "vit_torch/state.py:numpy_dtype": "JAX's types are NumPy's",
+    "vit_jax/run_checkpoints.py:read_run": "what PyTorch's training saves, parity.checkpoints reads without PyTorch",
+    "vit_torch/state_dict.py:to_numpy": "JAX arrays are NumPy arrays",
+    "vit_torch/state_dict.py:from_numpy": "JAX arrays are NumPy arrays",
+    "vit_torch/state_dict.py:numpy_dtype": "JAX's types are NumPy's",
 }
 # What a framework needs and the other hasn't.
 OWN_PARAMETERS = {"rngs", "axes", "dtype", "device", "devices", "mesh", "place", "parallel", "start"}

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from samples import samples
 
-from vit_torch.state import from_numpy
+from vit_torch.state_dict import from_numpy
 
 DIRECTORY = Path(__file__).with_name("torch_files")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from parity.checks.align import align, in_layout_of
+from parity.diagnosis.align import align, in_layout_of
 
 RNG = np.random.default_rng(0)
 

@@ -15,9 +15,9 @@ from torch import nn
 from parity import checkpoints, configs
 from parity.checks import random_images, random_parameters
 from parity.checks.capture import capture_flax, capture_torch
-from parity.checks.sides import Side
 from parity.compare import compare
 from parity.configs import Execution
+from parity.diagnosis.sides import Side
 from parity.tolerances import FORWARD
 
 IMAGES = np.random.default_rng(0).standard_normal((2, 8, 12, 3))

@@ -14,12 +14,12 @@ from torch import nn
 from parity import checkpoints, configs
 from parity.checkpoints import Checkpoint, adapt
 from parity.checks import random_parameters
-from parity.checks.diff import diff
-from parity.checks.hypotheses import CAUSES, propose
-from parity.checks.rounding import MATMULS, Rounded, to_mantissa
 from parity.checks.twins import torch_model
 from parity.cli import main
 from parity.configs import Execution
+from parity.diagnosis.diff import diff
+from parity.diagnosis.hypotheses import CAUSES, propose
+from parity.diagnosis.rounding import MATMULS, Rounded, to_mantissa
 
 FOREIGN = f"{Path(foreign_models.__file__)}:"
 IMAGES = np.random.default_rng(2).standard_normal((2, 8, 12, 3))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from benchmarks.plants import MODEL, PLANTS
 from parity import checkpoints, configs
 from parity.checks import random_parameters
-from parity.checks.diff import diff
-from parity.checks.plant import MODEL, PLANTS
 from parity.checks.twins import torch_model
 from parity.configs import Execution
+from parity.diagnosis.diff import diff
 from parity.tolerances import USUAL_IN_FLOAT32
 
 # What a comparison of the logits in float32 at 1e-3 lets through.

@@ -26,11 +26,11 @@ def run(command: str, name: str) -> object:
     if command == "jax":
         import vit_jax
 
-        return digest(vit_jax.state.state_dict(vit_jax.load(name)))
+        return digest(vit_jax.state_dict.state_dict(vit_jax.load(name)))
     if command == "torch":
         import vit_torch
 
-        return digest(vit_torch.state.state_dict(vit_torch.load(name)))
+        return digest(vit_torch.state_dict.state_dict(vit_torch.load(name)))
     if command == "path":
         path = hub.download(name)
         return [path.name] if path.is_file() else sorted(file.name for file in path.iterdir())

@@ -12,7 +12,7 @@ from flax import nnx
 import vit_jax
 from parity.configs import Config, Execution
 from vit_jax.models import Model
-from vit_jax.state import canonical_shapes, load_state_dict
+from vit_jax.state_dict import canonical_shapes, load_state_dict
 
 
 @pytest.fixture(autouse=True, scope="module")

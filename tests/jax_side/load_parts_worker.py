@@ -16,7 +16,7 @@ import vit_jax
 from parity import checkpoints
 from parity.checkpoints.containers.stored import FileTensors
 from vit_jax.sharding import make_mesh
-from vit_jax.state import named_leaves, state_dict
+from vit_jax.state_dict import named_leaves, state_dict
 
 # Sizes of data, fsdp and tensor.
 MESHES = {"8 fsdp": (1, 8, 1), "8 tensor": (1, 1, 8), "mixed": (2, 2, 2), "data": (8, 1, 1), "2x4": (2, 4, 1)}

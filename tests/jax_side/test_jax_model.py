@@ -14,7 +14,7 @@ import vit_jax
 from parity import configs
 from vit_jax import random
 from vit_jax.models import Model
-from vit_jax.state import canonical_shapes, named_leaves, state_dict
+from vit_jax.state_dict import canonical_shapes, named_leaves, state_dict
 
 # One for each part that can differ.
 SMALL = [

@@ -14,7 +14,7 @@ import vit_jax
 from parity import configs
 from parity.checkpoints import CheckpointError, parameter_shapes
 from parity.compare import not_identical
-from vit_jax.state import canonical_shapes, load_state_dict, state_dict
+from vit_jax.state_dict import canonical_shapes, load_state_dict, state_dict
 
 # One for each part that can differ.
 SMALL = [

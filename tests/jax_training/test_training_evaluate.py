@@ -15,7 +15,7 @@ from parity.tolerances import FORMULA
 from vit_jax.evaluate import evaluate
 from vit_jax.models import create_model
 from vit_jax.sharding import make_mesh
-from vit_jax.state import canonical_shapes, load_state_dict
+from vit_jax.state_dict import canonical_shapes, load_state_dict
 
 
 @pytest.fixture(scope="module")

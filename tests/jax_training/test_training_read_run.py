@@ -13,7 +13,7 @@ from parity import checkpoints, recipes
 from parity.checkpoints import CheckpointError
 from parity.checkpoints.formats import run as runs
 from parity.compare import not_identical
-from vit_jax.state import state_dict
+from vit_jax.state_dict import state_dict
 from vit_jax.train import train
 
 

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from flax import nnx
 
 import vit_jax
-import vit_jax.state
+import vit_jax.state_dict
 import vit_torch
-import vit_torch.state
+import vit_torch.state_dict
 from parity import checkpoints, configs
 from parity.checkpoints import CheckpointError
 from parity.checkpoints.resize import resize_grid
@@ -38,13 +38,13 @@ def random_tensors(config, dtype=np.float32, seed=0):
 def flax_model(config, tensors):
     """Without initial values, which would cost more than all else here."""
     model = nnx.eval_shape(lambda: vit_jax.create_model(config, rngs=nnx.Rngs(0)))
-    vit_jax.state.load_state_dict(model, tensors)
+    vit_jax.state_dict.load_state_dict(model, tensors)
     return model
 
 
 def torch_model(config, tensors):
     model = vit_torch.create_model(config, device="meta").eval()
-    vit_torch.state.load_state_dict(model, tensors)
+    vit_torch.state_dict.load_state_dict(model, tensors)
     return model
 
 
@@ -64,12 +64,12 @@ def test_round_trips_keep_every_bit(tmp_path, name, dtype):
     twin = vit_torch.load(tmp_path / "jax")
     assert {parameter.dtype for parameter in twin.parameters()} == {getattr(torch, dtype)}
     assert twin.config == config
-    assert not_identical(vit_torch.state.state_dict(twin), tensors) == ()
+    assert not_identical(vit_torch.state_dict.state_dict(twin), tensors) == ()
     vit_torch.save(twin, tmp_path / "torch")
     with exact_jax(DTYPES[dtype]):
         back = vit_jax.load(tmp_path / "torch")
         assert back.config == config
-        assert not_identical(vit_jax.state.state_dict(back), tensors) == ()
+        assert not_identical(vit_jax.state_dict.state_dict(back), tensors) == ()
         vit_jax.save(back, tmp_path / "again")
     # To the byte, whoever writes; the torch directory says only that torch wrote it.
     assert digests(tmp_path / "again") == digests(tmp_path / "jax")
@@ -89,8 +89,8 @@ def saved(tmp_path):
 
 def test_both_load_in_another_precision(saved):
     for dtype in ("bfloat16", "float32"):
-        left = vit_jax.state.state_dict(vit_jax.load(saved, dtype=dtype))
-        right = vit_torch.state.state_dict(vit_torch.load(saved, dtype=getattr(torch, dtype)))
+        left = vit_jax.state_dict.state_dict(vit_jax.load(saved, dtype=dtype))
+        right = vit_torch.state_dict.state_dict(vit_torch.load(saved, dtype=getattr(torch, dtype)))
         assert not_identical(left, right) == ()
         assert {value.dtype.name for value in left.values()} == {dtype}
 
@@ -123,7 +123,7 @@ def test_a_refused_load_leaves_the_model_unchanged():
     good, bad = random_tensors(config), random_tensors(config, seed=1)
     del bad["norm.bias"]
     models = flax_model(config, good), torch_model(config, good)
-    for side, built in zip((vit_jax.state, vit_torch.state), models, strict=True):
+    for side, built in zip((vit_jax.state_dict, vit_torch.state_dict), models, strict=True):
         with pytest.raises(CheckpointError, match=r"missing norm\.bias"):
             side.load_state_dict(built, bad)
         assert not_identical(side.state_dict(built), good) == ()
@@ -195,7 +195,7 @@ def test_another_image_size_gives_the_same_models(tmp_path, name):
     left = vit_jax.load(tmp_path / "model", image_size=(36, 24))
     right = vit_torch.load(tmp_path / "model", image_size=(36, 24))
     assert left.config == right.config == configs.replace(config, image_size=(36, 24))
-    assert not_identical(vit_jax.state.state_dict(left), vit_torch.state.state_dict(right)) == ()
+    assert not_identical(vit_jax.state_dict.state_dict(left), vit_torch.state_dict.state_dict(right)) == ()
     report = check_forward(tmp_path / "model", image_size=(36, 24), dtypes=["float64"])
     assert report.passed, report.failures
 
@@ -216,7 +216,7 @@ def test_resizing_keeps_prefix_positions_and_the_other_tensors(tmp_path):
     config = configs.get("vit_test_dist")
     tensors = random_tensors(config, np.float64)
     checkpoints.write(tmp_path / "model", config, tensors)
-    found = vit_torch.state.state_dict(vit_torch.load(tmp_path / "model", image_size=(36, 24)))
+    found = vit_torch.state_dict.state_dict(vit_torch.load(tmp_path / "model", image_size=(36, 24)))
     positions = found.pop("pos_embed")
     assert np.array_equal(positions[:, :2], tensors["pos_embed"][:, :2])
     grid = tensors["pos_embed"][0, 2:].reshape(*config.grid_size, -1)
@@ -235,8 +235,8 @@ def test_another_number_of_classes_gives_the_same_models(tmp_path, name, num_cla
     left = vit_jax.load(tmp_path / "model", num_classes=num_classes)
     right = vit_torch.load(tmp_path / "model", num_classes=num_classes)
     assert left.config == right.config == configs.replace(config, num_classes=num_classes)
-    found = vit_jax.state.state_dict(left)
-    assert not_identical(found, vit_torch.state.state_dict(right)) == ()
+    found = vit_jax.state_dict.state_dict(left)
+    assert not_identical(found, vit_torch.state_dict.state_dict(right)) == ()
     heads = {name for name in tensors if name.startswith("head")}
     # The same number keeps the head; another makes a new one, and the rest is as it was in either case.
     assert (not_identical(found, tensors) == ()) == (num_classes == 10)

@@ -2,7 +2,7 @@
 
 Test models are checked in every precision and the usual widths in float64; every set of options is in
 `test_parity_gradients.py`, whose one compilation gives outputs and gradients. docs/parity.md, which
-`python -m parity.checks.table` writes, has every set of options in every precision.
+`python -m benchmarks.table` writes, has every set of options in every precision.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import torch
 from flax import nnx
 
 import vit_jax
-import vit_jax.state
+import vit_jax.state_dict
 import vit_torch
-import vit_torch.state
+import vit_torch.state_dict
+from benchmarks.reduced import distinct_sizes, reduced
 from parity import checkpoints, configs
 from parity.checks import check_forward, fits, random_images, random_parameters, required_bytes
 from parity.checks.forward import DTYPES, exact_jax
-from parity.checks.reduced import distinct_sizes, reduced
 from parity.compare import compare, not_identical
 from parity.configs import Execution
 from parity.tolerances import FORWARD
@@ -79,10 +79,10 @@ def test_places_are_what_the_models_return(name):
     images = random_images(config, 2, seed=4)
     with exact_jax(np.float64):
         model = nnx.eval_shape(lambda: vit_jax.create_model(config, rngs=nnx.Rngs(0)))
-        vit_jax.state.load_state_dict(model, tensors)
+        vit_jax.state_dict.load_state_dict(model, tensors)
         logits = np.asarray(jax.jit(lambda x: model(x))(jnp.asarray(images)))
     twin = vit_torch.create_model(config, device="meta").eval()
-    vit_torch.state.load_state_dict(twin, tensors)
+    vit_torch.state_dict.load_state_dict(twin, tensors)
     with torch.inference_mode():
         twin_logits = twin(torch.from_numpy(images.transpose(0, 3, 1, 2))).numpy()
     found = compare({"logits": logits}, {"logits": twin_logits})
@@ -135,7 +135,7 @@ def test_random_parameters_hide_nothing():
 def test_activations_stay_of_order_one_at_any_depth():
     config = configs.get("vit_test", depth=40)
     model = vit_torch.create_model(config).eval()
-    vit_torch.state.load_state_dict(model, random_parameters(checkpoints.parameter_shapes(config)))
+    vit_torch.state_dict.load_state_dict(model, random_parameters(checkpoints.parameter_shapes(config)))
     images = random_images(config, 1).transpose(0, 3, 1, 2)
     with torch.inference_mode():
         outputs = model.forward_intermediates(torch.from_numpy(images))

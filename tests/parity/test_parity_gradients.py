@@ -10,12 +10,12 @@ import torch
 from flax import nnx
 
 import vit_jax
-import vit_jax.state
+import vit_jax.state_dict
+from benchmarks.reduced import distinct_options, distinct_sizes, reduced
 from parity import checkpoints, configs
 from parity.checkpoints.shapes import is_statistic
 from parity.checks import check_gradients, random_images, random_parameters
 from parity.checks.gradients import IMAGES
-from parity.checks.reduced import distinct_options, distinct_sizes, reduced
 from parity.checks.twins import DTYPES, exact_jax
 from parity.compare import layer_scales
 from parity.configs import Execution
@@ -92,7 +92,7 @@ def test_gradients_are_those_of_the_definition():
         model = nnx.eval_shape(lambda: vit_jax.create_model(config, rngs=nnx.Rngs(0)))
 
         def loss(tensors, images):
-            vit_jax.state.load_state_dict(model, tensors)
+            vit_jax.state_dict.load_state_dict(model, tensors)
             features = model.forward_features(jnp.asarray(images))
             outputs = [np.asarray(features), np.asarray(model.forward_head(features))]
             cotangents = gradients._cotangents([output.shape for output in outputs], np.float64, 2)

@@ -9,9 +9,9 @@ import re
 import numpy as np
 import pytest
 
+from benchmarks.plants import BLOCK, MODEL, PLANTS
 from parity import configs
 from parity.checks import CheckReport, Part, PrecisionReport, check_layers, to_json, write_document
-from parity.checks.plant import BLOCK, MODEL, PLANTS
 from parity.compare import DECADES, magnitudes
 
 # Next to the cause, which is more than the block that the forward level names.

@@ -12,9 +12,9 @@ import torch
 from flax import nnx
 
 import vit_jax
-import vit_jax.state
+import vit_jax.state_dict
 import vit_torch
-import vit_torch.state
+import vit_torch.state_dict
 from parity import checkpoints, configs
 from parity.checks import random_images, random_parameters
 from parity.checks.twins import exact_jax, torch_images
@@ -44,9 +44,9 @@ def models(config: configs.Config, execution: Execution = Execution()) -> tuple[
     """Both twins with the same float64 parameters."""
     tensors = random_parameters(checkpoints.parameter_shapes(config))
     left = nnx.eval_shape(lambda: vit_jax.create_model(config, rngs=nnx.Rngs(0), execution=execution))
-    vit_jax.state.load_state_dict(left, tensors)
+    vit_jax.state_dict.load_state_dict(left, tensors)
     right = vit_torch.create_model(config, device="meta").eval()
-    vit_torch.state.load_state_dict(right, tensors)
+    vit_torch.state_dict.load_state_dict(right, tensors)
     return left, right
 
 
@@ -137,7 +137,7 @@ def test_gradients_of_a_masked_loss_are_equal():
 
         # With a token the mask may be traced.
         grads = nnx.merge(graphdef, jax.jit(jax.grad(loss))(state, jnp.asarray(mask)))
-        flax = vit_jax.state.state_dict(grads)
+        flax = vit_jax.state_dict.state_dict(grads)
     right(torch_images(images, np.float64), mask=torch.from_numpy(mask)).square().sum().backward()
     twin = {name: parameter.grad.numpy() for name, parameter in right.named_parameters() if "k_bias" not in name}
     chosen = ("mask_token", "cls_token", "cls_norm.weight", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight")

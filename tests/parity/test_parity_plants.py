@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks.plants import MODEL, PLANTS
 from parity import checkpoints, configs
 from parity.checks import check_forward
-from parity.checks.plant import MODEL, PLANTS
 from parity.tolerances import USUAL_ELSEWHERE
 
 # Which errors change a tensor; the others change what is computed with it.

@@ -9,7 +9,7 @@ import torch
 
 import vit_jax.layers.pos_embed
 import vit_torch.layers.pos_embed
-import vit_torch.state
+import vit_torch.state_dict
 from parity import configs
 from parity.checkpoints.resize import KERNELS, resize_grid
 from parity.checks.twins import exact_jax

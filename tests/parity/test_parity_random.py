@@ -13,10 +13,10 @@ from flax import nnx
 
 import vit_jax
 import vit_jax.random
-import vit_jax.state
+import vit_jax.state_dict
 import vit_torch
 import vit_torch.random
-import vit_torch.state
+import vit_torch.state_dict
 from parity import checkpoints, configs
 from parity.checks import random_images, random_parameters
 from parity.checks.forward import exact_jax
@@ -86,11 +86,11 @@ def outputs(config, *, seed, execution=Execution(), dtype=np.float64):
     images = random_images(config, 5).astype(dtype)
     with exact_jax(dtype):
         model = nnx.eval_shape(lambda: vit_jax.create_model(config, rngs=nnx.Rngs(0), execution=execution))
-        vit_jax.state.load_state_dict(model, tensors)
+        vit_jax.state_dict.load_state_dict(model, tensors)
         key = None if seed is None else vit_jax.random.key(seed)
         left = np.asarray(jax.jit(lambda x: model(x, key=key))(jnp.asarray(images)))
     twin = vit_torch.create_model(config, device="meta", execution=execution).eval()
-    vit_torch.state.load_state_dict(twin, tensors)
+    vit_torch.state_dict.load_state_dict(twin, tensors)
     with torch.inference_mode():
         key = None if seed is None else vit_torch.random.key(seed)
         right = twin(torch.from_numpy(images.transpose(0, 3, 1, 2)), key=key).numpy()

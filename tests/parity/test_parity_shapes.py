@@ -7,12 +7,12 @@ import pytest
 from flax import nnx
 
 import vit_jax
-import vit_jax.state
+import vit_jax.state_dict
 import vit_torch
-import vit_torch.state
+import vit_torch.state_dict
+from benchmarks.reduced import distinct_options
 from parity import checkpoints, configs
 from parity.checkpoints.shapes import is_statistic
-from parity.checks.reduced import distinct_options
 
 NAMES = configs.names()
 GROUPS = distinct_options(NAMES, depth=2)
@@ -26,8 +26,8 @@ def check(config):
     assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves)
     assert all(parameter.is_meta for parameter in right.parameters())
     # Names and shapes; also those that need no framework.
-    shapes = vit_jax.state.canonical_shapes(left)
-    assert shapes == vit_torch.state.canonical_shapes(right) == checkpoints.parameter_shapes(config)
+    shapes = vit_jax.state_dict.canonical_shapes(left)
+    assert shapes == vit_torch.state_dict.canonical_shapes(right) == checkpoints.parameter_shapes(config)
     # A Flax leaf may have more axes; it may not have more numbers.
     count = checkpoints.parameter_count(config)
     assert sum(leaf.size for leaf in leaves) == count == sum(p.numel() for p in right.parameters())
@@ -51,4 +51,4 @@ def test_every_registered_model_in_torch():
     for name in NAMES:
         config = configs.get(name).shortened(2)
         model = vit_torch.create_model(config, device="meta")
-        assert vit_torch.state.canonical_shapes(model) == checkpoints.parameter_shapes(config), name
+        assert vit_torch.state_dict.canonical_shapes(model) == checkpoints.parameter_shapes(config), name

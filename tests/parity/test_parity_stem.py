@@ -12,10 +12,10 @@ import vit_jax
 import vit_jax.functional
 import vit_jax.optim
 import vit_jax.sharding
-import vit_jax.state
+import vit_jax.state_dict
 import vit_torch
 import vit_torch.optim
-import vit_torch.state
+import vit_torch.state_dict
 from parity import checkpoints, configs
 from parity.checkpoints.shapes import is_statistic
 from parity.checks import random_parameters
@@ -46,9 +46,9 @@ def test_statistics_are_loaded_converted_and_saved(name, tmp_path):
 def test_statistics_are_split_over_a_mesh_and_cast_like_parameters(tmp_path):
     checkpoints.write(tmp_path / "model", configs.get(STEMS[0]), tensors_of(STEMS[0]))
     mesh = vit_jax.sharding.make_mesh(devices=jax.devices()[:1])
-    placed = vit_jax.state.state_dict(vit_jax.load(tmp_path / "model", mesh=mesh, dtype="bfloat16"))
+    placed = vit_jax.state_dict.state_dict(vit_jax.load(tmp_path / "model", mesh=mesh, dtype="bfloat16"))
     model = vit_torch.load(tmp_path / "model", dtype=torch.bfloat16)
-    assert not_identical(placed, vit_torch.state.state_dict(model)) == ()
+    assert not_identical(placed, vit_torch.state_dict.state_dict(model)) == ()
     assert {str(value.dtype) for value in placed.values()} == {"bfloat16"}
 
 
@@ -56,8 +56,8 @@ def test_a_missing_statistic_is_missed(tmp_path):
     tensors = tensors_of(STEMS[0])
     del tensors["patch_embed.stem.1.norm.running_var"]
     for model, load in (
-        (vit_torch.create_model(STEMS[0]), vit_torch.state.load_state_dict),
-        (nnx.eval_shape(lambda: vit_jax.create_model(STEMS[0], rngs=nnx.Rngs(0))), vit_jax.state.load_state_dict),
+        (vit_torch.create_model(STEMS[0]), vit_torch.state_dict.load_state_dict),
+        (nnx.eval_shape(lambda: vit_jax.create_model(STEMS[0], rngs=nnx.Rngs(0))), vit_jax.state_dict.load_state_dict),
     ):
         with pytest.raises(checkpoints.CheckpointError, match=r"missing .*patch_embed\.stem\.1\.norm\.running_var"):
             load(model, tensors)
@@ -65,14 +65,14 @@ def test_a_missing_statistic_is_missed(tmp_path):
 
 def test_statistics_are_no_parameters():
     model = vit_jax.create_model(STEMS[0], rngs=nnx.Rngs(0))
-    vit_jax.state.load_state_dict(model, tensors_of(STEMS[0]))
+    vit_jax.state_dict.load_state_dict(model, tensors_of(STEMS[0]))
     params = vit_jax.functional.params_of(model)
     twin = vit_torch.create_model(STEMS[0])
     assert set(params) == {name for name, _ in twin.named_parameters()}
     assert not any(map(is_statistic, params))
     # They stay with a model whose parameters are others.
     bound = vit_jax.functional.bind(model, {name: value + 1 for name, value in params.items()})
-    changed = not_identical(vit_jax.state.state_dict(bound), vit_jax.state.state_dict(model))
+    changed = not_identical(vit_jax.state_dict.state_dict(bound), vit_jax.state_dict.state_dict(model))
     assert set(changed) == set(params)
 
 

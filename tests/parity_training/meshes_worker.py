@@ -19,11 +19,11 @@ import vit_jax.functional
 import vit_jax.optim
 import vit_jax.random
 import vit_jax.sharding
-import vit_jax.state
+import vit_jax.state_dict
 import vit_jax.train_step
 import vit_torch.optim
 import vit_torch.random
-import vit_torch.state
+import vit_torch.state_dict
 import vit_torch.train_step
 from parity.compare import compare
 
@@ -49,7 +49,7 @@ def flax(shape: tuple[int, int, int], devices: int, data, start=None) -> tuple[l
     losses = []
     with jax.set_mesh(mesh):
         trainer = vit_jax.train_step.make_trainer(RECIPE_HERE, RECIPE_HERE.config(10), mesh)
-        rules = {name: rule for name, _, rule, _ in vit_jax.state.named_leaves(trainer.model)}
+        rules = {name: rule for name, _, rule, _ in vit_jax.state_dict.named_leaves(trainer.model)}
 
         def trees(state) -> Trees:
             parts = {"params": state.params, "ema": state.ema, **vit_jax.optim.moments_of(state.opt_state)}
@@ -81,7 +81,7 @@ def pytorch(first: dict[str, np.ndarray], data) -> tuple[list[float], Trees]:
         state, metrics = trainer.step(state, batch, vit_torch.random.key(1))
         losses.append(float(metrics["loss"]))
     parts = {"params": state.params, "ema": state.ema, **vit_torch.optim.moments_of(state.opt_state)}
-    to_numpy = vit_torch.state.to_numpy
+    to_numpy = vit_torch.state_dict.to_numpy
     return losses, {part: {name: to_numpy(value) for name, value in tree.items()} for part, tree in parts.items()}
 
 

@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 
+from benchmarks.divergence import ACROSS, measure_divergence, ratios
 from parity import recipes
-from parity.checks.divergence import ACROSS, measure_divergence, ratios
 from parity.checks.training import TorchRun
 from parity.recipes import Recipe
 from parity.tolerances import DIVERGENCE

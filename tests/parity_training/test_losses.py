@@ -16,10 +16,10 @@ from parity.configs import Preprocessing
 from parity.tolerances import FORMULA, FORWARD
 from vit_jax.evaluate import evaluate as evaluate_jax
 from vit_jax.losses import cross_entropy as cross_entropy_jax
-from vit_jax.preprocessing import normalize as normalize_jax
+from vit_jax.normalize import normalize as normalize_jax
 from vit_torch.evaluate import evaluate as evaluate_torch
 from vit_torch.losses import cross_entropy as cross_entropy_torch
-from vit_torch.preprocessing import normalize as normalize_torch
+from vit_torch.normalize import normalize as normalize_torch
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from parity.configs.augmentation import Augmentation
-from parity.data.mix import Mix, draw
+from parity.data.mix_draws import Mix, draw
 from parity.tolerances import FORMULA
 from vit_jax import mix as flax
 from vit_torch import mix as pytorch

@@ -13,7 +13,7 @@ from parity.checks.parameters import random_images, random_parameters
 from parity.compare import compare
 from parity.configs import Execution
 from parity.tolerances import PEERS
-from vit_torch.state import from_numpy
+from vit_torch.state_dict import from_numpy
 
 Logits = dict[str, np.ndarray]
 

@@ -31,7 +31,7 @@ from parity.checks.twins import exact_jax
 from parity.cli.said import parsed
 from parity.compare import compare
 from parity.tolerances import PEERS
-from vit_torch.state import from_numpy
+from vit_torch.state_dict import from_numpy
 
 Images = tuple[int, int, int]
 State = dict[str, torch.Tensor]

@@ -13,8 +13,8 @@ import transformers
 from huggingface_cases import CASES, OPTIONS
 from people import Case, randomised
 
+from benchmarks import timm_peer
 from parity import configs
-from parity.checks import timm_peer
 
 PATCHES = (4, 8, (8, 4), 16)
 GRIDS = ((2, 2), (3, 3), (2, 3), (4, 2), (6, 8), (7, 7), (5, 1))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from benchmarks.reduced import narrow, reduced
+from benchmarks.timm_peer import reduced_model
 from parity import checkpoints, configs
 from parity.checks import random_parameters
-from parity.checks.diff import diff
-from parity.checks.reduced import narrow, reduced
-from parity.checks.timm_peer import reduced_model
+from parity.diagnosis.diff import diff
 
 transformers = pytest.importorskip("transformers")
 

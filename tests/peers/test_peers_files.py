@@ -13,15 +13,15 @@ from timm.models import save_for_hf
 
 import vit_jax
 import vit_torch
+from benchmarks import timm_peer
 from parity import checkpoints, configs
 from parity.checkpoints import parameter_shapes
-from parity.checks import timm_peer
 from parity.checks.forward import run_torch
 from parity.checks.parameters import random_images, random_parameters
 from parity.compare import compare, not_identical
 from parity.configs import Execution
 from parity.tolerances import PEERS
-from vit_torch.state import from_numpy
+from vit_torch.state_dict import from_numpy
 
 MODELS = ["vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224", "vit_small_patch14_reg4_dinov2"]
 SIDES = {"flax": vit_jax, "torch": vit_torch}

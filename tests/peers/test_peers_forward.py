@@ -9,9 +9,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from benchmarks import coverage, timm_peer
 from parity import configs
 from parity.checkpoints import parameter_shapes
-from parity.checks import coverage, timm_peer
 from parity.checks.forward import run_flax, run_torch
 from parity.checks.parameters import random_images, random_parameters
 from parity.compare import compare

@@ -35,7 +35,7 @@ from parity.checkpoints.formats.translate import pair_up, their_shapes
 from parity.checks.parameters import random_parameters
 from parity.compare import compare
 from parity.tolerances import FORWARD
-from vit_torch.state import from_numpy
+from vit_torch.state_dict import from_numpy
 
 # The classes save no `preprocessor_config.json`, and nothing here asks for one.
 pytestmark = pytest.mark.filterwarnings("ignore::parity.checkpoints.AssumedWarning")

@@ -20,7 +20,7 @@ from parity.checkpoints import Checkpoint, CheckpointError, open_checkpoint
 from parity.checkpoints.formats.foreign import essence
 from parity.checks.parameters import random_parameters
 from parity.compare import not_identical
-from vit_torch.state import from_numpy
+from vit_torch.state_dict import from_numpy
 
 CONFIG = "config.json"
 # Where LayerScale began is no matter of outputs, and the image size says whether patches are cut off.

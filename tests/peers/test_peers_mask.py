@@ -20,9 +20,9 @@ from transformers.models.dinov2_with_registers import modeling_dinov2_with_regis
 from transformers.models.dinov3_vit import modeling_dinov3_vit
 
 import vit_jax
-import vit_jax.state
+import vit_jax.state_dict
 import vit_torch
-import vit_torch.state
+import vit_torch.state_dict
 from parity import checkpoints, configs
 from parity.checks.parameters import random_parameters
 from parity.checks.twins import exact_jax
@@ -53,7 +53,7 @@ def saved(name: str, settings: dict[str, Any], directory: Path) -> transformers.
     cls = getattr(transformers, name)
     model = cls(cls.config_class(**settings)).double().eval()
     values = random_parameters({key: tuple(value.shape) for key, value in model.state_dict().items()})
-    model.load_state_dict({key: vit_torch.state.from_numpy(value) for key, value in values.items()}, strict=True)
+    model.load_state_dict({key: vit_torch.state_dict.from_numpy(value) for key, value in values.items()}, strict=True)
     model.save_pretrained(directory)
     return model
 
@@ -77,12 +77,12 @@ def ours(
 ) -> list[np.ndarray]:
     """Features of both twins."""
     model = vit_torch.create_model(config, device="meta").eval()
-    vit_torch.state.load_state_dict(model, tensors)
+    vit_torch.state_dict.load_state_dict(model, tensors)
     with torch.inference_mode():
         right = model.forward_features(images, mask=torch.from_numpy(mask)).numpy()
     with exact_jax(np.float64):
         twin = nnx.eval_shape(lambda: vit_jax.create_model(config, rngs=nnx.Rngs(0)))
-        vit_jax.state.load_state_dict(twin, tensors)
+        vit_jax.state_dict.load_state_dict(twin, tensors)
         inputs = jnp.asarray(images.numpy().transpose(0, 2, 3, 1))
         left = np.asarray(jax.jit(lambda x: twin.forward_features(x, mask=mask))(inputs))
     return [left, right]

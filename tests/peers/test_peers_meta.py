@@ -19,16 +19,16 @@ from format_peers import distances, pixels_of
 from safetensors.torch import load_file
 from timm.models import beit, eva, vision_transformer
 
+from benchmarks.timm_peer import float64_rope
 from parity import configs
 from parity.checkpoints import Checkpoint, open_checkpoint, parameter_shapes
 from parity.checkpoints.formats import meta
 from parity.checkpoints.formats.meta_names import is_meta
 from parity.checkpoints.formats.timm import our_name
 from parity.checks.parameters import random_parameters
-from parity.checks.timm_peer import float64_rope
 from parity.compare import not_identical
 from parity.tolerances import PEERS
-from vit_torch.state import from_numpy
+from vit_torch.state_dict import from_numpy
 
 Tensors = dict[str, torch.Tensor]
 

@@ -21,7 +21,7 @@ from parity import checkpoints, configs
 from parity.checkpoints import open_checkpoint
 from parity.checks.parameters import random_parameters
 from parity.tolerances import PEERS
-from vit_torch.state import from_numpy
+from vit_torch.state_dict import from_numpy
 
 HEADS, DIM, HIDDEN, DEPTH = 3, 192, 80, 2
 

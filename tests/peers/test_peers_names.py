@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import timm
 
+from benchmarks import coverage, timm_peer
 from parity import configs
-from parity.checks import coverage, timm_peer
 
 ARCHITECTURES = sorted(set(configs.names()) & set(timm.list_models()))
 # Small models for tests and for the digits.

@@ -15,12 +15,12 @@ from open_clip.model import CLIPVisionCfg, _build_vision_tower
 from open_clip.transform import PreprocessCfg
 from safetensors.torch import load_file, save_file
 
+from benchmarks.timm_peer import float64_rope
 from parity import checkpoints, configs
 from parity.checkpoints import CheckpointError, open_checkpoint, parameter_shapes
 from parity.checkpoints.formats.open_clip import DOCUMENT, NATIVE, WEIGHTS, _trunk_table
 from parity.checkpoints.formats.open_clip_config import _REFUSED, _WITHOUT_EFFECT, DEFAULTS, understood
 from parity.checkpoints.formats.translate import pair_up, their_shapes
-from parity.checks.timm_peer import float64_rope
 from parity.compare import not_identical
 from parity.tolerances import PEERS
 

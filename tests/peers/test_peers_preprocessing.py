@@ -23,7 +23,12 @@ from torchvision.transforms._presets import ImageClassification
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
 
 from parity import configs
-from parity.checkpoints.formats.huggingface.preprocessing import DEFAULTS, PROCESSORS, from_huggingface, to_huggingface
+from parity.checkpoints.formats.huggingface.image_processor import (
+    DEFAULTS,
+    PROCESSORS,
+    from_huggingface,
+    to_huggingface,
+)
 from parity.configs import Preprocessing, VitConfig
 from parity.configs.preprocessing import (
     HALF,

@@ -20,7 +20,7 @@ from parity.checks.parameters import random_images, random_parameters
 from parity.compare import compare
 from parity.configs import Execution
 from parity.tolerances import PEERS
-from vit_torch.state import from_numpy
+from vit_torch.state_dict import from_numpy
 
 # Channels, kernel and stride: odd kernels and even ones, strides of 1.
 CONVS = {"16": ((12, 3, 2), (20, 3, 2), (28, 5, 1), (36, 2, 2), (44, 3, 2)), "4": ((12, 3, 2), (20, 3, 2))}

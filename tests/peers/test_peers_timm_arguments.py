@@ -15,8 +15,8 @@ from people_models import some
 from safetensors.torch import save_file
 from timm.models import save_for_hf
 
+from benchmarks import timm_peer
 from parity.checkpoints import open_checkpoint
-from parity.checks import timm_peer
 
 
 def options_of(name: str, rng: random.Random) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def outputs(path: Path, **sizes: object) -> tuple[configs.Config, list[Tensors],
         model = vit_jax.load(path, **sizes)
         graphdef, state = nnx.split(model)
         left = np.asarray(jax.jit(lambda state, images: nnx.merge(graphdef, state)(images))(state, images))
-        held = [vit_jax.state.state_dict(model), vit_torch.state.state_dict(twin)]
+        held = [vit_jax.state_dict.state_dict(model), vit_torch.state_dict.state_dict(twin)]
     assert model.config == twin.config
     return twin.config, held, [left, right]
 

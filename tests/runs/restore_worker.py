@@ -12,7 +12,7 @@ from pathlib import Path
 import jax
 
 from parity.runs import read_recipe
-from vit_jax.run_directory import RunDirectory
+from vit_jax.run_checkpoints import RunDirectory
 from vit_jax.sharding import make_mesh
 from vit_jax.train_step import make_trainer
 

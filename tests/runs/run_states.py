@@ -11,7 +11,7 @@ from parity.checkpoints import parameter_shapes
 from parity.compare import not_identical
 from parity.recipes import Optimizer, Recipe
 from parity.runs import TrainingState
-from parity.runs.state import MOMENTS
+from parity.runs.training_state import MOMENTS
 
 ADAMW = Optimizer(learning_rate=3e-3, warmup_steps=1, weight_decay=0.05)
 
@@ -81,7 +81,7 @@ def train_in_flax(directory: Path, recipe: Recipe, *, steps: int) -> None:
     import jax
 
     from vit_jax import random
-    from vit_jax.run_directory import RunDirectory
+    from vit_jax.run_checkpoints import RunDirectory
     from vit_jax.sharding import make_mesh
     from vit_jax.train_step import make_trainer
 
@@ -103,7 +103,7 @@ def train_in_torch(directory: Path, recipe: Recipe, *, steps: int) -> None:
     import torch
 
     from vit_torch import random
-    from vit_torch.run_directory import RunDirectory
+    from vit_torch.run_checkpoints import RunDirectory
     from vit_torch.train_step import make_trainer
 
     with RunDirectory(directory, recipe, resume=True) as run:

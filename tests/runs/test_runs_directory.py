@@ -20,7 +20,7 @@ from parity.runs import framework_of, read_training, write_training
 from parity.runs.directory import steps
 from vit_torch import random
 from vit_torch.optim import with_moments
-from vit_torch.run_directory import RunDirectory
+from vit_torch.run_checkpoints import RunDirectory
 from vit_torch.train_step import TrainState, make_trainer
 
 

@@ -128,14 +128,14 @@ def test_counters_of_orbax(runs, tmp_path):
 
 @pytest.mark.parametrize(("framework", "other"), [("flax", "torch"), ("torch", "flax")])
 def test_the_other_frameworks_run(framework, other, runs):
-    import vit_jax.run_directory
-    import vit_torch.run_directory
+    import vit_jax.run_checkpoints
+    import vit_torch.run_checkpoints
 
     assert framework_of(runs / framework) == framework
     side = vit_jax if other == "flax" else vit_torch
     command = rf"vit-parity convert \S*{framework} NEW --to {other}-training"
     with pytest.raises(ValueError, match=command):
-        side.run_directory.RunDirectory(runs / framework, STATE.recipe, resume=True)
+        side.run_checkpoints.RunDirectory(runs / framework, STATE.recipe, resume=True)
 
 
 def test_where_to(runs, tmp_path):
@@ -170,8 +170,8 @@ def test_a_framework_that_is_not_installed(framework, package, extra, runs, tmp_
 
 @both
 def test_a_conversion_that_fails_leaves_nothing(framework, tmp_path, monkeypatch):
-    from vit_jax import run_directory as flax
-    from vit_torch import run_directory as pytorch
+    from vit_jax import run_checkpoints as flax
+    from vit_torch import run_checkpoints as pytorch
 
     def full(*_):
         raise OSError("No space left on device")

@@ -11,7 +11,7 @@ import torch
 import vit_torch
 from parity.configs import Execution
 from vit_torch.models import Model
-from vit_torch.state import canonical_shapes, load_state_dict
+from vit_torch.state_dict import canonical_shapes, load_state_dict
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import torch
 
 from parity.checkpoints import CheckpointError, open_tensors
 from parity.compare import not_identical
-from vit_torch.state import to_numpy
+from vit_torch.state_dict import to_numpy
 
 
 def save(value, path, *, legacy: bool):

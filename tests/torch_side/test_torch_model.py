@@ -10,7 +10,7 @@ import torch.nn.functional as F
 import vit_torch
 from parity import configs
 from vit_torch import random
-from vit_torch.state import canonical_shapes, state_dict
+from vit_torch.state_dict import canonical_shapes, state_dict
 
 SMALL = [*configs.names("vit_test*"), "vit_digits"]
 DROPS = dict(drop_rate=0.2, attn_drop_rate=0.2, drop_path_rate=0.5)

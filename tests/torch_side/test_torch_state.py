@@ -12,7 +12,7 @@ import vit_torch
 from parity import configs
 from parity.checkpoints import CheckpointError, parameter_shapes
 from parity.compare import not_identical
-from vit_torch.state import canonical_shapes, load_state_dict, state_dict
+from vit_torch.state_dict import canonical_shapes, load_state_dict, state_dict
 
 SMALL = [*configs.names("vit_test*"), "vit_digits"]
 

@@ -40,7 +40,7 @@ def read(path: str | Path, *, step: int | None = None, ema: bool = False) -> Che
         config, name = model_of(path, recipe, num_classes=head[0] if head else None)
         return Checkpoint(path, config, name, source, tensors)
     try:
-        from vit_jax.run_directory import read_run
+        from vit_jax.run_checkpoints import read_run
     except ImportError as error:
         raise CheckpointError(
             f"{path}: the run's Orbax checkpoints need {error.name}, which isn't installed: pip install "

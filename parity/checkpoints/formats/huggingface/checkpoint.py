@@ -26,8 +26,8 @@ from ..translate import Pair, Theirs, Unused, pair_up
 from ..weights import choose as choose_weights
 from .architecture import Architecture, Json, default_labels, labels_of
 from .flax import as_torch
+from .image_processor import PROCESSORS, ImageProcessor, from_huggingface, to_huggingface
 from .lone import implied, settled_pooling, with_asked, with_class, with_classes
-from .preprocessing import PROCESSORS, ImageProcessor, from_huggingface, to_huggingface
 from .registry import architecture_of, choose
 
 PREPROCESSOR = "preprocessor_config.json"

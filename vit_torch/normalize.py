@@ -1,4 +1,4 @@
-"""Images to model inputs on the device. Twin: `vit_jax/preprocessing.py`."""
+"""Images to model inputs on the device. Twin: `vit_jax/normalize.py`."""
 
 from __future__ import annotations
 

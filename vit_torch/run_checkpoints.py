@@ -1,4 +1,4 @@
-"""The directory of a run that PyTorch trains: checkpoints of its state. Twin: `vit_jax/run_directory.py`."""
+"""The directory of a run that PyTorch trains: checkpoints of its state. Twin: `vit_jax/run_checkpoints.py`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from parity.runs.origin import Origin, read_origin
 from . import random
 from .optim import MOMENTS, learning_rate, set_learning_rate, with_moments
 from .parallel import processes
-from .state import from_numpy, to_numpy
+from .state_dict import from_numpy, to_numpy
 from .train_step import Trainer, TrainState, make_trainer
 
 _TEMPORARY = ".tmp"

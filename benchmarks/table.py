@@ -1,6 +1,6 @@
 """Writes docs/parity.md: parity of every registered model's outputs and gradients, and of training.
 
-Run `python -m parity.checks.table`; it takes about half an hour on two cores.
+Run `python -m benchmarks.table`; it takes about half an hour on two cores.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from pathlib import Path
 
 from rich.console import Console
 
-from .. import checkpoints, configs
-from ..tolerances import FORWARD, GRADIENTS, TRAINING_LOSS, TRAINING_STATE, USUAL_ELSEWHERE, Tolerance
-from .forward import check_forward
-from .gradients import check_gradients
-from .plant import MODEL, PLANTS
-from .reduced import GRID, distinct_options
-from .report import CheckReport, PrecisionReport
-from .target import fits, required_bytes
-from .training import check_training
-from .twins import DTYPES
+from benchmarks.plants import MODEL, PLANTS
+from benchmarks.reduced import GRID, distinct_options
+from parity import checkpoints, configs
+from parity.checks.forward import check_forward
+from parity.checks.gradients import check_gradients
+from parity.checks.report import CheckReport, PrecisionReport
+from parity.checks.target import fits, required_bytes
+from parity.checks.training import check_training
+from parity.checks.twins import DTYPES
+from parity.tolerances import FORWARD, GRADIENTS, TRAINING_LOSS, TRAINING_STATE, USUAL_ELSEWHERE, Tolerance
 
-COMMAND = "python -m parity.checks.table"
+COMMAND = "python -m benchmarks.table"
 FULL_SIZE = (
     "vit_tiny_patch16_224",
     "deit_small_distilled_patch16_224",

@@ -18,12 +18,11 @@ import numpy as np
 from flax import nnx
 
 import vit_jax
-import vit_jax.state
-
-from ..recipes import Recipe
-from ..runs.inputs import Inputs
-from .training import FlaxRun, TorchRun
-from .twins import DTYPES, Tensors, exact_jax
+import vit_jax.state_dict
+from parity.checks.training import FlaxRun, TorchRun
+from parity.checks.twins import DTYPES, Tensors, exact_jax
+from parity.recipes import Recipe
+from parity.runs.inputs import Inputs
 
 ACROSS = "Flax and PyTorch"
 # Of each framework, what is in another order there: rows of the batch, or channels of the model.
@@ -149,7 +148,7 @@ def _permuted(tensors: Tensors, seed: int, *, back: bool = False) -> Tensors:
 
 def _initial(recipe: Recipe, inputs: Inputs) -> Tensors:
     """What Flax initialises the model with, by canonical name."""
-    return vit_jax.state.state_dict(vit_jax.create_model(inputs.config, rngs=nnx.Rngs(recipe.seed)))
+    return vit_jax.state_dict.state_dict(vit_jax.create_model(inputs.config, rngs=nnx.Rngs(recipe.seed)))
 
 
 def _pairs(runs: Mapping[tuple[str, str], Any]) -> list[tuple[str, Any, Any]]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .. import configs
-from ..configs import Config, Preprocessing
+from parity import configs
+from parity.configs import Config, Preprocessing
 
 # Patches down and across: registered models are square, which would hide exchanged rows and columns.
 GRID = (5, 7)

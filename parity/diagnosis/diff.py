@@ -15,16 +15,16 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..checks.capture import INPUT, OUTPUT, Captured, capture_torch, in_dtype
+from ..checks.parameters import random_images
+from ..checks.target import check_dtypes
 from ..compare import Comparison, Difference, difference
 from ..configs import Config, to_dict
 from ..tolerances import FORWARD
 from .align import Alignment, Pair, align, in_layout_of
-from .capture import INPUT, OUTPUT, Captured, capture_torch, in_dtype
-from .diff_report import DiffReport, Place, Trial, Verdict
 from .hypotheses import Hypothesis, propose
-from .parameters import random_images
+from .report import DiffReport, Place, Trial, Verdict
 from .sides import Layout, Side, open_sides
-from .target import check_dtypes
 
 # A hypothesis under which the difference falls by this factor is the cause.
 EXPLAINS = 100.0

@@ -30,7 +30,7 @@ class Plant:
         description: In a few words.
         place: The first block, or other place of the forward check, whose output it changes.
         at: The first intermediate that it changes.
-        cause: The hypothesis of `parity.checks.hypotheses` that says what it is.
+        cause: The hypothesis of `parity.diagnosis.hypotheses` that says what it is.
         apply: Changes a model in place.
     """
 

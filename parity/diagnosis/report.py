@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..compare import Comparison, Difference
-from ..report import markdown_table
+from ..html_report import markdown_table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

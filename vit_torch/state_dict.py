@@ -1,6 +1,6 @@
 """A model's parameters and statistics by canonical name, as NumPy arrays in the canonical layout.
 
-Twin: `vit_jax/state.py`.
+Twin: `vit_jax/state_dict.py`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A model's parameters and statistics by canonical name, as NumPy arrays in the canonical layout.
 
-Twin: `vit_torch/state.py`. The correspondence is a property of the layers (`leaves`); no model has a table.
+Twin: `vit_torch/state_dict.py`. The correspondence is a property of the layers (`leaves`); no model has a table.
 """
 
 from __future__ import annotations

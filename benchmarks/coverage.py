@@ -1,6 +1,6 @@
 """Writes docs/coverage.md: every entry of timm's flat ViTs, held against timm itself.
 
-Run `python -m parity.checks.coverage` where the `peers` extra and both frameworks are installed; about three minutes
+Run `python -m benchmarks.coverage` where the `peers` extra and both frameworks are installed; about three minutes
 on two cores.
 """
 
@@ -19,17 +19,17 @@ import numpy as np
 import timm
 from rich.console import Console
 
-from .. import checkpoints
-from ..compare import compare
-from ..configs import Config, Execution
-from ..report import markdown_table
-from ..tolerances import PEERS
-from . import timm_peer
-from .forward import run_flax, run_torch
-from .parameters import random_images, random_parameters
-from .reduced import GRID, distinct_options
+from benchmarks import timm_peer
+from benchmarks.reduced import GRID, distinct_options
+from parity import checkpoints
+from parity.checks.forward import run_flax, run_torch
+from parity.checks.parameters import random_images, random_parameters
+from parity.compare import compare
+from parity.configs import Config, Execution
+from parity.html_report import markdown_table
+from parity.tolerances import PEERS
 
-COMMAND = "python -m parity.checks.coverage"
+COMMAND = "python -m benchmarks.coverage"
 DEPTH = 2
 
 Outputs = dict[str, np.ndarray]
@@ -48,7 +48,7 @@ and `beit`:
   relative L2 distance from timm's output of any block, the features and the logits; the limit is {PEERS.limit:.0e}.
 
 timm computes rotary positions in float32 whatever the model's precision; its own code for them was run in float64
-(`parity.checks.timm_peer.float64_rope`). As it stands, it differs by up to {{float32_rope:.1e}} for models that have
+(`benchmarks.timm_peer.float64_rope`). As it stands, it differs by up to {{float32_rope:.1e}} for models that have
 them.
 """
 

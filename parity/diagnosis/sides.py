@@ -19,8 +19,8 @@ import torch
 from flax import nnx
 from torch import nn
 
-import vit_jax.state
-import vit_torch.state
+import vit_jax.state_dict
+import vit_torch.state_dict
 from vit_jax.models import MODELS as FLAX_MODELS
 from vit_torch.models import MODELS as TORCH_MODELS
 
@@ -28,10 +28,10 @@ from .. import checkpoints, configs
 from ..checkpoints import adapt
 from ..checkpoints.formats import hub
 from ..checkpoints.formats.timm import our_name
+from ..checks.capture import OUTPUT, Captured, capture_flax, capture_torch, first_array
+from ..checks.parameters import random_parameters
+from ..checks.twins import DTYPES, exact_jax, flax_model, torch_model
 from ..configs import Config, Execution
-from .capture import OUTPUT, Captured, capture_flax, capture_torch, first_array
-from .parameters import random_parameters
-from .twins import DTYPES, exact_jax, flax_model, torch_model
 
 Layout = Literal["NHWC", "NCHW"]
 Tensors = Mapping[str, np.ndarray]
@@ -150,7 +150,7 @@ def capture_function(
     images = np.ascontiguousarray(images.transpose(0, 3, 1, 2) if first else images).astype(DTYPES[dtype])
     if framework == "torch":
         with torch.no_grad():
-            result = function(vit_torch.state.from_numpy(images))
+            result = function(vit_torch.state_dict.from_numpy(images))
     elif framework == "flax":
         with exact_jax(images.dtype):
             result = function(jnp.asarray(images))
@@ -169,7 +169,7 @@ def _array(value: Any) -> np.ndarray | None:
     value = first_array(value, (np.ndarray, jax.Array, torch.Tensor))
     if value is None:
         return None
-    return vit_torch.state.to_numpy(value) if isinstance(value, torch.Tensor) else np.asarray(value)
+    return vit_torch.state_dict.to_numpy(value) if isinstance(value, torch.Tensor) else np.asarray(value)
 
 
 def _side(
@@ -226,10 +226,10 @@ def _object(name: str, target: Any, framework: str | None, layout: Layout | None
     if not isinstance(target, nn.Module | nnx.Module) and _needs_nothing(target):
         target = target()
     if isinstance(target, tuple(TORCH_MODELS.values())):
-        tensors = vit_torch.state.state_dict(target)
+        tensors = vit_torch.state_dict.state_dict(target)
         return Side(name=name, framework="torch", config=target.config, tensors=tensors, target=target)
     if isinstance(target, tuple(FLAX_MODELS.values())):
-        tensors = vit_jax.state.state_dict(target)
+        tensors = vit_jax.state_dict.state_dict(target)
         return Side(name=name, framework="flax", config=target.config, tensors=tensors, target=target)
     if isinstance(target, nn.Module | nnx.Module):
         return Side(name=name, framework="torch" if isinstance(target, nn.Module) else "flax", target=target)
@@ -290,7 +290,7 @@ def _with_tensors(side: Side, other: Side, seed: int) -> Side:
         tensors = other.tensors
     elif other.module is not None:
         state = other.module.state_dict()
-        tensors = {our_name(name): vit_torch.state.to_numpy(value) for name, value in state.items()}
+        tensors = {our_name(name): vit_torch.state_dict.to_numpy(value) for name, value in state.items()}
     elif other.config is not None:
         tensors = random_parameters(checkpoints.parameter_shapes(side.config), seed)
     else:

@@ -1,4 +1,4 @@
-"""The directory of a run that Flax trains: checkpoints of its state. Twin: `vit_torch/run_directory.py`."""
+"""The directory of a run that Flax trains: checkpoints of its state. Twin: `vit_torch/run_checkpoints.py`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from parity.runs.origin import Origin, model_of, read_origin
 from .models import Model, create_model
 from .optim import moments_of, with_moments
 from .sharding import make_mesh
-from .state import named_leaves
+from .state_dict import named_leaves
 from .train_step import Trainer, TrainState, make_trainer
 
 DATA = "data"

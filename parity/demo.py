@@ -19,18 +19,18 @@ import vit_jax.train
 import vit_torch
 import vit_torch.evaluate
 
-from .. import recipes
-from ..checkpoints import open_checkpoint
-from ..checkpoints.accounting import cut
-from ..checkpoints.containers.tensors import WEIGHTS
-from ..checkpoints.formats.native import CONFIG
-from ..data import Source, eval_batches, normalize, open_source, resize_and_crop
-from ..report import Report, check_place
-from ..runs.directory import CHECKPOINTS, RECIPE, claim
-from ..runs.metrics import METRICS, read_metrics
-from .document import write_part, write_summary
-from .gradients import check_gradients
-from .report import CheckReport
+from . import recipes
+from .checkpoints import open_checkpoint
+from .checkpoints.accounting import cut
+from .checkpoints.containers.tensors import WEIGHTS
+from .checkpoints.formats.native import CONFIG
+from .checks.document import write_part, write_summary
+from .checks.gradients import check_gradients
+from .checks.report import CheckReport
+from .data import Source, eval_batches, normalize, open_source, resize_and_crop
+from .html_report import Report, check_place
+from .runs.directory import CHECKPOINTS, RECIPE, claim
+from .runs.metrics import METRICS, read_metrics
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

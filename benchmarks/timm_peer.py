@@ -18,11 +18,10 @@ import timm
 import torch
 from timm.layers import pos_embed_sincos
 
-import vit_torch.state
-
-from .. import configs
-from ..checkpoints.formats import timm as timm_format
-from ..configs import Config
+import vit_torch.state_dict
+from parity import configs
+from parity.checkpoints.formats import timm as timm_format
+from parity.configs import Config
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -58,7 +57,9 @@ def reduced_model(name: str, config: Config, tensors: Arrays) -> torch.nn.Module
     if config.mlp == "swiglu" and timm_class(name) == "Eva" and not config.mlp_norm:
         arguments["swiglu_align_to"] = 8  # of 8 or 64, which say only that gate and value are apart
     model = timm.create_model(name, **arguments).double()
-    state = {timm_format.their_name(key, name): vit_torch.state.from_numpy(value) for key, value in tensors.items()}
+    state = {
+        timm_format.their_name(key, name): vit_torch.state_dict.from_numpy(value) for key, value in tensors.items()
+    }
     model.load_state_dict(state, strict=True)
     return model.eval()
 

@@ -167,13 +167,13 @@ def _framework(framework: Framework, path: Path) -> Any:
     """The module of a framework that reads and writes its training state."""
     try:
         if framework == "flax":
-            from vit_jax import run_directory
+            from vit_jax import run_checkpoints
         else:
-            from vit_torch import run_directory
+            from vit_torch import run_checkpoints
     except ImportError as error:
         extra = "jax" if framework == "flax" else "torch"
         raise CheckpointError(
             f"{path}: the training state of {NAMES[framework]} needs {error.name}, which isn't installed: "
             f"pip install 'vit-parity[{extra}]'"
         ) from None
-    return run_directory
+    return run_checkpoints
