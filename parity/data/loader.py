@@ -64,9 +64,8 @@ def train_batches(
 
     Returns:
         A grain `DatasetIterator` of `{"image": uint8 (b, h, w, c), "label": int32 (b,)}` and what
-        `parity.data.mix_draws` adds. `get_state()` is a small dictionary for JSON; `set_state()` takes it in any
-        number of processes, workers and threads, and the batches that follow are the same, bit for bit. `close()`
-        ends its workers.
+        `parity.data.mix_draws` adds. `get_state()` is small JSON; `set_state()` takes it in any number of processes,
+        workers and threads, and the batches that follow are the same, bit for bit. `close()` ends its workers.
 
     Raises:
         ValueError: If batch_size doesn't go by process_count, or by pairs to mix, or a number is out of range.
