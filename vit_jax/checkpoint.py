@@ -37,7 +37,7 @@ def load(
     execution: Execution = Execution(),
     **fields: Any,
 ) -> Model:
-    """The model of a checkpoint; an `AssumedWarning` says what had to be assumed of it.
+    """The model of a checkpoint, in evaluation mode; an `AssumedWarning` says what had to be assumed of it.
 
     Args:
         path: Any checkpoint, `hf-hub:owner/name`, or what `parity.checkpoints.open_checkpoint` has opened, which can be
@@ -68,6 +68,7 @@ def load(
     built = nnx.eval_shape(lambda: create_model(config, rngs=nnx.Rngs(0), execution=execution))
     place = _placer(parameter_shardings(built, mesh) if mesh is not None else {}, dtype)
     load_state_dict(built, tensors, source=str(checkpoint.path), place=place)
+    built.eval()
     return built
 
 

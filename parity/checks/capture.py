@@ -28,7 +28,7 @@ from flax import nnx
 from torch import nn
 
 import vit_torch.state_dict
-from vit_torch.layers.norm import BatchNorm
+from vit_torch.layers.batch_norm import BatchNorm
 from vit_torch.layers.stem import StemBlock
 
 from .twins import DTYPES, exact_jax

@@ -30,7 +30,7 @@ ONE_SIDED_NAMES = {
 }
 # What a framework needs and the other hasn't.
 OWN_PARAMETERS = {"rngs", "axes", "dtype", "device", "devices", "mesh", "place", "parallel", "start"}
-OWN_METHODS = {"reset_parameters"}
+OWN_METHODS = {"reset_parameters", "set_view"}
 # An annotation in a framework's words is compared with nothing.
 FRAMEWORK_WORDS = ("Array", "Tensor", "jax", "jnp", "nnx", "torch", "nn.")
 

@@ -37,6 +37,7 @@ def make_model() -> Callable[..., Model]:
         rng = np.random.default_rng(0)
         shapes = canonical_shapes(model)
         values = {key: rng.normal(0, 0.3, shape).astype(dtype) for key, shape in shapes.items()}
+        model.eval()
         # A variance is positive.
         load_state_dict(model, {k: np.abs(v) if k.endswith("running_var") else v for k, v in values.items()})
         return model

@@ -56,38 +56,6 @@ class RmsNorm(nnx.Module):
         return (wide * self.scale[...]).astype(x.dtype)
 
 
-class BatchNorm(nnx.Module):
-    """BatchNorm over all but the channels (Ioffe and Szegedy 2015, arXiv:1502.03167), by its stored statistics alone.
-
-    It is computed in float32 or better.
-
-    Args:
-        dim: Channels.
-        eps: Added to the variance.
-        rngs: Source of the initial values, which are all 0 or 1.
-    """
-
-    leaves: ClassVar = {
-        "scale": Leaf("weight", "d -> d"),
-        "bias": Leaf("bias", "d -> d"),
-        "mean": Leaf("running_mean", "d -> d"),
-        "var": Leaf("running_var", "d -> d"),
-    }
-
-    def __init__(self, dim: int, *, eps: float, rngs: nnx.Rngs):
-        self.eps = eps
-        self.scale = nnx.Param(jnp.ones(dim, jnp.float32))
-        self.bias = nnx.Param(jnp.zeros(dim, jnp.float32))
-        self.mean = nnx.BatchStat(jnp.zeros(dim, jnp.float32))
-        self.var = nnx.BatchStat(jnp.ones(dim, jnp.float32))
-
-    def __call__(self, x: Float[Array, "b h w d"]) -> Float[Array, "b h w d"]:
-        """Normalises each channel."""
-        wide = jnp.promote_types(x.dtype, jnp.float32)
-        scale, bias, mean, var = (v[...].astype(wide) for v in (self.scale, self.bias, self.mean, self.var))
-        return ((x.astype(wide) - mean) * (jax.lax.rsqrt(var + self.eps) * scale) + bias).astype(x.dtype)
-
-
 def make_norm(config: VitConfig, dim: int, *, rngs: nnx.Rngs) -> LayerNorm | RmsNorm:
     """The kind of norm that a config asks for, over `dim` channels."""
     return {"layernorm": LayerNorm, "rmsnorm": RmsNorm}[config.norm](dim, eps=config.norm_eps, rngs=rngs)

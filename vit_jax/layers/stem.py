@@ -11,8 +11,8 @@ from jaxtyping import Array, Float
 from parity.configs.stem import StemLayer
 
 from .act import ACTIVATIONS
+from .batch_norm import BatchNorm
 from .linear import Conv
-from .norm import BatchNorm
 
 
 class StemBlock(nnx.Module):

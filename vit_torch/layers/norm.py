@@ -43,35 +43,6 @@ class RmsNorm(nn.Module):
         return (wide * self.weight).to(x.dtype)
 
 
-class BatchNorm(nn.Module):
-    """BatchNorm over all but the channels (Ioffe and Szegedy 2015, arXiv:1502.03167), by its stored statistics alone.
-
-    It is computed in float32 or better.
-
-    Args:
-        dim: Channels.
-        eps: Added to the variance.
-    """
-
-    running_mean: Tensor
-    running_var: Tensor
-
-    def __init__(self, dim: int, *, eps: float):
-        super().__init__()
-        self.eps = eps
-        self.weight = nn.Parameter(torch.ones(dim))
-        self.bias = nn.Parameter(torch.zeros(dim))
-        self.register_buffer("running_mean", torch.zeros(dim))
-        self.register_buffer("running_var", torch.ones(dim))
-
-    def forward(self, x: Float[Tensor, "b d h w"]) -> Float[Tensor, "b d h w"]:
-        """Normalises each channel."""
-        wide = torch.promote_types(x.dtype, torch.float32)
-        values = (self.weight, self.bias, self.running_mean, self.running_var)
-        scale, bias, mean, var = (v.to(wide)[:, None, None] for v in values)
-        return ((x.to(wide) - mean) * (torch.rsqrt(var + self.eps) * scale) + bias).to(x.dtype)
-
-
 def make_norm(config: VitConfig, dim: int) -> LayerNorm | RmsNorm:
     """The kind of norm that a config asks for, over `dim` channels."""
     return {"layernorm": LayerNorm, "rmsnorm": RmsNorm}[config.norm](dim, eps=config.norm_eps)
