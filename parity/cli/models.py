@@ -5,6 +5,7 @@ from __future__ import annotations
 from tyro.conf import Positional
 
 from .. import configs
+from ..configs.pretrained import model_of
 from .common import escaped, is_path, not_used, print_rich
 from .said import Said, SaidOf
 
@@ -80,6 +81,9 @@ def info(target: Positional[str], *, said: SaidOf = Said()) -> int:
         config, name = said.registered(target, but=("numerics",)), target
         config = config if said.numerics is None else with_numerics(config, said.numerics, name=name)
         table.add_row("model", target)
+        for repository in configs.hub_ids(target):
+            other = "" if model_of(repository) == target else f" --model {target}"
+            table.add_row("weights", escaped(f"hf-hub:{repository}{other}"))
     table.add_row("family", configs.family(config))
     table.add_row("parameters", f"{parameter_count(config):,} in {len(parameter_shapes(config))} tensors")
     table.add_row("tokens", f"{config.num_prefix_tokens} + {config.grid_size[0]} x {config.grid_size[1]}")

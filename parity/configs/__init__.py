@@ -2,6 +2,7 @@
 
 from .execution import Execution
 from .preprocessing import Preprocessing
+from .pretrained import hub_ids
 from .registry import Config, close_match, family, from_dict, get, name_of, names, replace, to_dict
 from .rope import Rope
 from .vit import VitConfig
@@ -16,6 +17,7 @@ __all__ = [
     "family",
     "from_dict",
     "get",
+    "hub_ids",
     "name_of",
     "names",
     "replace",

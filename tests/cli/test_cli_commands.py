@@ -58,6 +58,15 @@ def test_info_shows_a_named_model(capsys, field):
     assert any(line.split()[:1] == [field] for line in out.splitlines())
 
 
+def test_info_lists_published_weights(capsys):
+    code, out, _ = run(capsys, "info", "vit_base_patch16_clip_quickgelu_224")
+    weights = [line.split()[1:] for line in out.splitlines() if line.split()[:1] == ["weights"]]
+    named = ["--model", "vit_base_patch16_clip_quickgelu_224"]
+    tags = ["metaclip_2pt5b", "metaclip_400m", "openai"]
+    assert code == 0
+    assert weights == [[f"hf-hub:timm/vit_base_patch16_clip_224.{tag}", *named] for tag in tags]
+
+
 def test_info_shows_a_checkpoint(capsys, checkpoint):
     code, out, _ = run(capsys, "info", checkpoint)
     assert code == 0

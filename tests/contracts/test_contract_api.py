@@ -24,6 +24,7 @@ API: dict[str, dict[str, str]] = {
     "parity.configs": {
         "get": "name, **overrides",
         "names": "pattern",
+        "hub_ids": "name",
         "name_of": "config",
         "to_dict": "config",
         "from_dict": "data",
@@ -59,8 +60,8 @@ API: dict[str, dict[str, str]] = {
         "check_training": "model, *, steps, dtypes, depth, image_size, batch_size, seed, recipe, plant, on_step",
     },
     "parity.checks.document": {"write_document": "reports, directory"},
-    "vit_jax.models": {"create_model": "name, *, rngs, execution, **overrides"},
-    "vit_torch.models": {"create_model": "name, *, device, execution, **overrides"},
+    "vit_jax.models": {"create_model": "name, *, rngs, execution, **overrides", "list_models": "pattern"},
+    "vit_torch.models": {"create_model": "name, *, device, execution, **overrides", "list_models": "pattern"},
     "vit_jax.checkpoint": {
         "load": "path, *, mesh, dtype, image_size, patch_size, num_classes, global_pool, model, format, numerics, "
         "prefix, ignore, execution, **fields",
@@ -84,7 +85,7 @@ API: dict[str, dict[str, str]] = {
     },
 }
 # Exported by both packages, and methods of every model.
-EXPORTS = {"create_model", "load", "save"}
+EXPORTS = {"create_model", "list_models", "load", "save"}
 METHODS = {
     "forward": "self, images, *, mask, key",
     "forward_features": "self, images, *, mask, key",

@@ -8,6 +8,7 @@ from flax import nnx
 
 from parity import configs
 from parity.configs import Config, Execution
+from parity.configs.pretrained import requested
 
 from .vit import VisionTransformer
 
@@ -16,20 +17,34 @@ MODELS = {"vit": VisionTransformer}
 
 Model = VisionTransformer
 
-__all__ = ["MODELS", "Model", "VisionTransformer", "create_model"]
+__all__ = ["MODELS", "Model", "VisionTransformer", "create_model", "list_models"]
 
 
-def create_model(name: str | Config, *, rngs: nnx.Rngs, execution: Execution = Execution(), **overrides: Any) -> Model:
+def create_model(
+    name: str | Config,
+    *,
+    rngs: nnx.Rngs | None = None,
+    execution: Execution = Execution(),
+    **overrides: Any,
+) -> Model:
     """A model with new parameters, float32.
 
     Args:
-        name: A registered name (`vit-parity models` lists them), or a config.
+        name: A registered name (`list_models` has them), or a config.
         rngs: Source of the initial values, such as `nnx.Rngs(0)`.
         execution: How to run it.
         overrides: Config fields to replace, such as `num_classes=10`.
 
     Raises:
-        ValueError: Unknown name or field, or fields that make no model.
+        ValueError: Unknown name or field, or fields that make no model; no `rngs`; weights are asked for, in timm's
+            words or by the name of a path or a repository, which `load` takes.
     """
-    config = configs.get(name, **overrides) if isinstance(name, str) else configs.replace(name, **overrides)
+    config = requested(name, overrides, package="vit_jax")
+    if rngs is None:  # after what timm's users write without it
+        raise ValueError("rngs: got none, expected the source of the initial values, such as rngs=nnx.Rngs(0)")
     return MODELS[configs.family(config)](config, execution=execution, rngs=rngs)
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names that `create_model` takes and that match a shell-style pattern, such as `vit_base*`, sorted."""
+    return configs.names(pattern)

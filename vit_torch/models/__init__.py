@@ -8,6 +8,7 @@ import torch
 
 from parity import configs
 from parity.configs import Config, Execution
+from parity.configs.pretrained import requested
 
 from .vit import VisionTransformer
 
@@ -16,7 +17,7 @@ MODELS = {"vit": VisionTransformer}
 
 Model = VisionTransformer
 
-__all__ = ["MODELS", "Model", "VisionTransformer", "create_model"]
+__all__ = ["MODELS", "Model", "VisionTransformer", "create_model", "list_models"]
 
 
 def create_model(
@@ -29,14 +30,20 @@ def create_model(
     """A model with new parameters, float32, in training mode.
 
     Args:
-        name: A registered name (`vit-parity models` lists them), or a config.
+        name: A registered name (`list_models` has them), or a config.
         device: Where the parameters live; `meta` allocates none.
         execution: How to run it.
         overrides: Config fields to replace, such as `num_classes=10`.
 
     Raises:
-        ValueError: Unknown name or field, or fields that make no model.
+        ValueError: Unknown name or field, or fields that make no model; weights are asked for, in timm's words or by
+            the name of a path or a repository, which `load` takes.
     """
-    config = configs.get(name, **overrides) if isinstance(name, str) else configs.replace(name, **overrides)
+    config = requested(name, overrides, package="vit_torch")
     with torch.device(device or torch.get_default_device()):
         return MODELS[configs.family(config)](config, execution=execution)
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names that `create_model` takes and that match a shell-style pattern, such as `vit_base*`, sorted."""
+    return configs.names(pattern)
