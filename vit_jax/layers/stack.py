@@ -36,6 +36,9 @@ def run_blocks(
 ) -> tuple[Tokens, list[Tokens]]:
     """Applies the blocks in order.
 
+    What a block changes of its own variables, such as the statistics of BatchNorm in training mode, is changed in the
+    given blocks.
+
     Args:
         blocks: Modules called as `block(x, rotation=, bias=, keep_rate=, key=, execution=)`.
         x: Tokens.
@@ -57,17 +60,21 @@ def run_blocks(
     outputs: list[Tokens] = []
     own = rotation if isinstance(rotation, list) else [None] * len(blocks)
     shared = {"rotation": None if isinstance(rotation, list) else rotation, "bias": bias}
-    parts = [(*nnx.split(block), *rest) for block, *rest in zip(blocks, keys, rates, own, strict=True)]
+    parts = [(*nnx.split(block), *rest, block) for block, *rest in zip(blocks, keys, rates, own, strict=True)]
     for _, group in itertools.groupby(parts, key=_kind if execution.scan else id):
-        graphdefs, *inputs = zip(*group, strict=True)
+        graphdefs, *inputs, owners = zip(*group, strict=True)
         members = list(zip(*inputs, strict=True))
         run = _body(graphdefs[0], shared, execution, collect=collect, scanned=len(members) > 1)
         if len(members) > 1:
-            x, stacked = jax.lax.scan(run, x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *members))
+            x, (stacked, changes) = jax.lax.scan(run, x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *members))
             outputs += list(stacked) if collect else []
+            changes = [jax.tree.map(lambda leaf, i=i: leaf[i], changes) for i in range(len(members))]
         else:
-            x, output = run(x, members[0])
+            x, (output, *changes) = run(x, members[0])
             outputs += [output] if collect else []
+        for block, changed in zip(owners, changes, strict=True):
+            if changed:
+                nnx.update(block, changed)
     return x, outputs
 
 
@@ -80,18 +87,30 @@ def _kind(part: Any) -> Any:
 def _body(
     graphdef: nnx.GraphDef, shared: dict[str, Any], execution: Execution, *, collect: bool, scanned: bool
 ) -> Callable:
-    """One block as a function of its tokens and of its parameters, key, share that drop path keeps, and rotation."""
+    """One block as a function of its tokens and of its parameters, key, share that drop path keeps, and rotation.
 
-    def run(x: Tokens, inputs: Any) -> tuple[Tokens, Tokens | None]:
+    It returns the tokens, and what is collected of each block: the tokens, and the variables that it changed.
+    """
+
+    def run(x: Tokens, inputs: Any) -> tuple[Tokens, tuple[Tokens | None, nnx.State]]:
         state, key, rate, rotation = inputs
         # Without this the compiler loses the batch sharding inside a scan, and every device computes the whole batch.
         x = constrain_batch(x)
         given = shared if rotation is None else shared | {"rotation": rotation}
-        x = nnx.merge(graphdef, state)(x, **given, keep_rate=rate, key=key, execution=execution)
+        block = nnx.merge(graphdef, state)
+        before = _values(block)
+        x = block(x, **given, keep_rate=rate, key=key, execution=execution)
         x = constrain_batch(x)
-        return x, x if collect else None
+        after = _values(block)
+        changed = {path: after[path] for path, value in before.items() if after[path] is not value}
+        return x, (x if collect else None, nnx.State.from_flat_path(changed))
 
     if execution.remat == "none":
         return run
     dots = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
     return jax.checkpoint(run, policy=dots if execution.remat == "dots" else None, prevent_cse=not scanned)
+
+
+def _values(block: nnx.Module) -> dict[Any, jax.Array]:
+    """The value of each variable by its path."""
+    return {path: variable.get_value() for path, variable in nnx.to_flat_state(nnx.state(block))}

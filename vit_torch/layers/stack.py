@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 from parity.configs import Execution
@@ -29,6 +31,9 @@ def run_blocks(
     collect: bool = False,
 ) -> tuple[Tokens, list[Tokens]]:
     """Applies the blocks in order.
+
+    What a block changes in place of its own buffers, such as the statistics of BatchNorm in training mode, is changed
+    once, though the backward pass may run the block again.
 
     Args:
         blocks: Modules called as `block(x, rotation=, bias=, keep_rate=, key=, execution=)`.
@@ -60,6 +65,23 @@ def _body(block: nn.Module, execution: Execution) -> Callable[..., Tokens]:
         return block
 
     def run(x: Tokens, **options: Any) -> Tokens:
-        return checkpoint(block, x, use_reentrant=False, **options)
+        buffers = dict(block.named_buffers())
+        if not buffers or not any(module.training for module in block.modules()):
+            return checkpoint(block, x, use_reentrant=False, **options)
+        # The block runs on copies, which are an output of the function that is run again.
+        before = {name: value.clone() for name, value in buffers.items()}
+        x, after = checkpoint(_on_copies, block, before, x, use_reentrant=False, **options)
+        with torch.no_grad():
+            for name, value in after.items():
+                buffers[name].copy_(value)
+        return x
 
     return run
+
+
+def _on_copies(
+    block: nn.Module, buffers: dict[str, Tensor], x: Tokens, **options: Any
+) -> tuple[Tokens, dict[str, Tensor]]:
+    """What the block returns, and its buffers thereafter: it has copies of the given ones instead of its own."""
+    copies = {name: value.clone() for name, value in buffers.items()}
+    return functional_call(block, copies, (x,), options), copies
