@@ -103,7 +103,7 @@ def _body(
         x = constrain_batch(x)
         after = _values(block)
         changed = {path: after[path] for path, value in before.items() if after[path] is not value}
-        return x, (x if collect else None, nnx.State.from_flat_path(changed))
+        return x, (x if collect else None, nnx.from_flat_state(changed))
 
     if execution.remat == "none":
         return run
