@@ -20,12 +20,13 @@ import timm
 from rich.console import Console
 
 from benchmarks import timm_peer
-from benchmarks.reduced import GRID, distinct_options
+from benchmarks.reduced import distinct_options
 from parity import checkpoints
 from parity.checks.forward import run_flax, run_torch
 from parity.checks.parameters import random_images, random_parameters
 from parity.compare import compare
 from parity.configs import Config, Execution
+from parity.configs.vit import GRID
 from parity.html_report import markdown_table
 from parity.tolerances import PEERS
 

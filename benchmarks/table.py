@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.plants import MODEL, PLANTS
-from benchmarks.reduced import GRID, distinct_options
+from benchmarks.reduced import distinct_options
 from parity import checkpoints, configs
 from parity.checks.forward import check_forward
 from parity.checks.gradients import check_gradients
@@ -24,6 +24,7 @@ from parity.checks.report import CheckReport, PrecisionReport
 from parity.checks.target import fits, required_bytes
 from parity.checks.training import check_training
 from parity.checks.twins import DTYPES
+from parity.configs.vit import GRID
 from parity.tolerances import FORWARD, GRADIENTS, TRAINING_LOSS, TRAINING_STATE, USUAL_ELSEWHERE, Tolerance
 
 COMMAND = "python -m benchmarks.table"

@@ -13,15 +13,16 @@ import json
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from ..configs import Config, close_match, get, replace
-from ..configs.fields import check_value
+from ..configs import Config, VitConfig, close_match, get, replace
+from ..configs.fields import check_value, parts_of
 from ..configs.registry import FAMILIES, jsonable
 from .accounting import CheckpointError
 
+AnyConfig = TypeVar("AnyConfig", bound=Config)
 _NOTHING: Any = object()
-_NESTED = ("preprocessing", "rope")
+_NESTED = frozenset(part for family in FAMILIES.values() for part in parts_of(family))
 _SIZES = ("image_size", "patch_size")
 
 
@@ -103,7 +104,7 @@ class Given:
         target_size: The image size that is wanted in the end: among several grids that positions can have, it is one.
 
     Attributes:
-        like: The config of the model.
+        model: The config of the model.
         name: Its name; empty for a config.
         fields: As given.
         target_size: As given.
@@ -120,7 +121,7 @@ class Given:
         *,
         target_size: int | tuple[int, int] | None = None,
     ):
-        self.like = get(model) if isinstance(model, str) else model
+        self.model = get(model) if isinstance(model, str) else model
         self.name = model if isinstance(model, str) else ""
         self.fields = by_parts(fields or {})
         self.target_size = (target_size, target_size) if isinstance(target_size, int) else target_size
@@ -132,9 +133,18 @@ class Given:
             if field not in known and not (outer in _NESTED and inner):
                 raise ValueError(f"unknown config field {field!r}{close_match(field, known)}")
 
+    @property
+    def like(self) -> VitConfig | None:
+        """The config of the model, where it is to be a flat ViT.
+
+        Raises:
+            ValueError: It is of another family.
+        """
+        return None if self.model is None else VitConfig.of(self.model)
+
     def says(self, field: str) -> bool:
         """Whether the user set a field or named a model."""
-        return field in self.fields or self.like is not None
+        return field in self.fields or self.model is not None
 
     def take(self, field: str, default: Any = None) -> Any:
         """A field that the user set."""
@@ -163,8 +173,8 @@ class Given:
             return value
         if shown is not _NOTHING:
             return shown
-        if self.like is not None:
-            return getattr(self.like, field)
+        if self.model is not None:
+            return getattr(self.model, field)
         if usual is _NOTHING:
             raise CheckpointError(f"{path}: nothing says {field}; {say(field)}, or name the model with --model NAME")
         return self.assume(field, usual, why)
@@ -201,7 +211,7 @@ def by_parts(fields: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def with_fields(config: Config, fields: Mapping[str, Any]) -> Config:
+def with_fields(config: AnyConfig, fields: Mapping[str, Any]) -> AnyConfig:
     """A config with fields replaced, inner ones too.
 
     Raises:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 from tyro.conf import Positional
 
 from .. import configs
@@ -9,35 +12,42 @@ from ..configs.pretrained import model_of
 from .common import escaped, is_path, not_used, print_rich
 from .said import Said, SaidOf
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
 
 def models(pattern: Positional[str] = "*") -> int:
-    """List the registered models.
+    """List the registered models, each family in a table of its own.
 
     Args:
         pattern: Shell-style, such as 'vit_base*' or '*siglip*'.
     """
-    from rich.table import Table
-
-    from ..checkpoints import parameter_count
-
     names = configs.names(pattern)
     if not names:
         known = configs.close_match(pattern, configs.names())
         raise ValueError(f"no model matches {pattern!r}{known}")
-    columns = ("image", "patch", "dim", "depth", "heads", "mlp", "tokens", "pool", "classes", "parameters")
-    table = Table(box=None, header_style="bold")
-    table.add_column("model", no_wrap=True)
-    for column in columns:
-        table.add_column(column, justify="right")
+    families: dict[str, dict[str, configs.Config]] = {}
     for name in names:
         config = configs.get(name)
-        tokens = config.num_patches + config.num_prefix_tokens
-        sizes = (config.embed_dim, config.depth, config.num_heads, config.mlp_dim, tokens)
-        count = f"{parameter_count(config) / 1e6:.2f} M"
-        image, patch = ("x".join(map(str, pair)) for pair in (config.image_size, config.patch_size))
-        table.add_row(name, image, patch, *map(str, sizes), config.global_pool, str(config.num_classes), count)
-    print_rich(table)
+        families.setdefault(configs.family(config), {})[name] = config
+    for found in families.values():
+        print_rich(_table(found))
     return 0
+
+
+def _table(found: Mapping[str, configs.Config]) -> Table:
+    """The models of one family by name, a row for each."""
+    from rich.table import Table
+
+    from ..checkpoints import parameter_count
+
+    table = Table(box=None, header_style="bold")
+    table.add_column("model", no_wrap=True)
+    for column in (*next(iter(found.values())).summary, "parameters"):
+        table.add_column(column, justify="right")
+    for name, config in found.items():
+        table.add_row(name, *config.summary.values(), f"{parameter_count(config) / 1e6:.2f} M")
+    return table
 
 
 def info(target: Positional[str], *, said: SaidOf = Said()) -> int:
@@ -60,7 +70,7 @@ def info(target: Positional[str], *, said: SaidOf = Said()) -> int:
         parameter_shapes,
         shapes_of,
     )
-    from ..checkpoints.formats.numerics import FIELDS, sources_of, with_numerics
+    from ..checkpoints.formats.numerics import sources_of, with_numerics
 
     table = Table("field", "value", box=None, header_style="bold")
     ignored: dict[str, str] = {}
@@ -86,9 +96,11 @@ def info(target: Positional[str], *, said: SaidOf = Said()) -> int:
             table.add_row("weights", escaped(f"hf-hub:{repository}{other}"))
     table.add_row("family", configs.family(config))
     table.add_row("parameters", f"{parameter_count(config):,} in {len(parameter_shapes(config))} tensors")
-    table.add_row("tokens", f"{config.num_prefix_tokens} + {config.grid_size[0]} x {config.grid_size[1]}")
-    table.add_row("numerics", ", ".join(f"{field}={getattr(config, field)}" for field in FIELDS))
-    table.add_row("run so by", ", ".join(sources_of(config, name=name)) or "no known project")
+    for fact, text in config.facts.items():
+        table.add_row(fact, text)
+    if config.numerics:
+        table.add_row("numerics", ", ".join(f"{field}={getattr(config, field)}" for field in config.numerics))
+        table.add_row("run so by", ", ".join(sources_of(config, name=name)) or "no known project")
     for key, value in asdict(config).items():
         if isinstance(value, dict):
             for inner, inner_value in value.items():

@@ -1,5 +1,6 @@
 """Configs of models and runs: frozen dataclasses of standard-library types, and the registry of named models."""
 
+from .base import Input, ModelConfig
 from .execution import Execution
 from .preprocessing import Preprocessing
 from .pretrained import hub_ids
@@ -10,6 +11,8 @@ from .vit import VitConfig
 __all__ = [
     "Config",
     "Execution",
+    "Input",
+    "ModelConfig",
     "Preprocessing",
     "Rope",
     "VitConfig",

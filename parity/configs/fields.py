@@ -11,6 +11,7 @@ import math
 import types
 import typing
 from collections.abc import Mapping
+from dataclasses import is_dataclass
 from typing import Any, Literal, Union
 
 _SHOWN = 80
@@ -51,10 +52,35 @@ def check_value(name: str, value: Any, kind: Any) -> None:
         raise ValueError(f"{name}: got {shown(value)}, expected {_described(kind)}")
 
 
+def expect(condition: bool, name: str, got: object, expected: str) -> None:
+    """Raises ValueError, naming the field, where a condition doesn't hold."""
+    if not condition:
+        raise ValueError(f"{name}: got {got}, expected {expected}")
+
+
+def as_pair(name: str, value: Any) -> tuple[int, int]:
+    """Height and width of one number, or of a pair of them.
+
+    Raises:
+        ValueError: Anything else, or a number below 1.
+    """
+    pair = tuple(value) if isinstance(value, list | tuple) else (value, value)
+    valid = len(pair) == 2 and all(isinstance(side, int) and side >= 1 for side in pair)
+    got = shown(pair if isinstance(value, list | tuple) else value)
+    expect(valid, name, got, "one positive integer or a pair (height, width)")
+    return pair[0], pair[1]
+
+
 def shown(value: Any) -> str:
     """A value for an error message, cut where it is long."""
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+
+
+def parts_of(cls: type) -> dict[str, type]:
+    """The fields of a dataclass that hold another dataclass, or may hold one, each with its class."""
+    found = ((name, one) for name, kind in _kinds(cls).items() for one in (kind, *typing.get_args(kind)))
+    return {name: one for name, one in found if isinstance(one, type) and is_dataclass(one)}
 
 
 @functools.cache

@@ -9,38 +9,40 @@ import functools
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .eva import EVA_AND_BEIT
-from .fields import check_fields, check_values, shown
-from .models import NORMALIZATIONS, VIT
+from .base import ModelConfig
+from .fields import check_fields, check_values, parts_of, shown
+from .models import NORMALIZATIONS
 from .preprocessing import Preprocessing
-from .rope import Rope
 from .vit import VitConfig
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-Config = VitConfig
+Config = ModelConfig
 AnyDataclass = TypeVar("AnyDataclass", bound="DataclassInstance")
 
 # The name by which a JSON file says which class its fields belong to.
-FAMILIES: dict[str, type[Config]] = {"vit": VitConfig}
-_MODELS: dict[str, Mapping[str, Mapping[str, Any]]] = {"vit": VIT | EVA_AND_BEIT}
+FAMILIES: dict[str, type[Config]] = {
+    "vit": VitConfig,
+}
 
 
 def names(pattern: str = "*") -> list[str]:
     """Names of the registered models that match a shell-style pattern, sorted."""
-    return sorted(name for models in _MODELS.values() for name in models if fnmatch.fnmatchcase(name, pattern))
+    known = (name for cls in FAMILIES.values() for name in cls.registered)
+    return sorted(name for name in known if fnmatch.fnmatchcase(name, pattern))
 
 
 @functools.cache
 def _registered(name: str) -> Config:
-    for family, models in _MODELS.items():
-        if name in models:
-            fields = dict(models[name])
+    for cls in FAMILIES.values():
+        if name in cls.registered:
+            fields: dict[str, Any] = dict(cls.registered[name])
             mean, std = NORMALIZATIONS[fields.pop("normalize", "half")]
             keys = ("interpolation", "crop_pct", "crop_mode")
             images = {key: fields.pop(key) for key in keys if key in fields}
-            return FAMILIES[family](preprocessing=Preprocessing(mean=mean, std=std, **images), **fields)
+            make: Any = cls
+            return make(preprocessing=Preprocessing(mean=mean, std=std, **images), **fields)
     raise ValueError(f"unknown model {name!r}{close_match(name, names())}; `vit-parity models` lists all of them")
 
 
@@ -102,7 +104,7 @@ def from_dict(data: Mapping[str, Any]) -> Config:
     name = fields.pop("family", None)
     if not isinstance(name, str) or name not in FAMILIES:
         raise ValueError(f"family: got {shown(name)}, expected one of {', '.join(FAMILIES)}")
-    for part, cls in (("preprocessing", Preprocessing), ("rope", Rope)):
+    for part, cls in parts_of(FAMILIES[name]).items():
         if fields.get(part) is not None:
             fields[part] = build(cls, fields[part], part)
     return build(FAMILIES[name], fields, "config")

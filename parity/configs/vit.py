@@ -5,13 +5,18 @@ A field that a framework would default is written out here: numerics belong to t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import Any, ClassVar, Literal
 
-from .fields import check_fields, shown
+from .base import ModelConfig
+from .eva import EVA_AND_BEIT
+from .fields import as_pair, check_fields
+from .models import VIT
 from .preprocessing import Preprocessing
 from .rope import Rope
-from .stem import Stem, StemConv, as_stem_convs, check_stem
+from .stem import Stem, StemConv, as_stem_convs
+from .vit_checks import check_numbers, check_shapes
 
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "silu"]
 Norm = Literal["layernorm", "rmsnorm"]
@@ -34,7 +39,7 @@ GlobalPool = Literal["token", "avg", "token_avg", "map", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class VitConfig:
+class VitConfig(ModelConfig):
     """One flat Vision Transformer: architecture, numerics and preprocessing.
 
     Attributes:
@@ -106,6 +111,11 @@ class VitConfig:
         drop_path_rate: Stochastic depth of the last block; it rises linearly from 0 at the first.
         preprocessing: How images become inputs.
     """
+
+    registered: ClassVar[Mapping[str, Mapping[str, Any]]] = VIT | EVA_AND_BEIT
+    numerics: ClassVar[tuple[str, ...]] = ("act", "norm_eps", "pos_embed_resize", "patch_resize", "rel_pos_resize")
+    heads: ClassVar[tuple[str, ...]] = ("head", "head_dist")
+    embeddings: ClassVar[tuple[str, ...]] = ("patch_embed",)
 
     image_size: tuple[int, int] = (224, 224)
     patch_size: tuple[int, int] = (16, 16)
@@ -205,158 +215,120 @@ class VitConfig:
         """Stochastic depth of each block."""
         return tuple(self.drop_path_rate * i / max(self.depth - 1, 1) for i in range(self.depth))
 
+    @property
+    def intermediates(self) -> tuple[str, ...]:
+        """The blocks."""
+        return tuple(f"blocks.{i}" for i in range(self.depth))
+
+    @property
+    def summary(self) -> dict[str, str]:
+        """Sizes and pooling."""
+        return {
+            "image": "x".join(map(str, self.image_size)),
+            "patch": "x".join(map(str, self.patch_size)),
+            "dim": str(self.embed_dim),
+            "depth": str(self.depth),
+            "heads": str(self.num_heads),
+            "mlp": str(self.mlp_dim),
+            "tokens": str(self.num_patches + self.num_prefix_tokens),
+            "pool": self.global_pool,
+            "classes": str(self.num_classes),
+        }
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The tokens: those of the prefix, and the grid of patches."""
+        return {"tokens": f"{self.num_prefix_tokens} + {self.grid_size[0]} x {self.grid_size[1]}"}
+
+    def layer_of(self, name: str) -> int:
+        """Where a tensor lies: 0 before the blocks, i + 1 in block i, `depth` + 1 after the last."""
+        first, *rest = name.split(".")
+        if first == "blocks":
+            return int(rest[0]) + 1
+        return self.depth + 1 if first in _AFTER_BLOCKS else 0
+
     def shortened(self, depth: int) -> VitConfig:
         """The config of the first `depth` blocks alone; the same config if it has no more."""
         depth = min(depth, self.depth)
         kv_heads = None if self.num_kv_heads is None else self.num_kv_heads[:depth]
         return replace(self, depth=depth, num_kv_heads=kv_heads)
 
+    def reduced(self, depth: int) -> VitConfig:
+        """A config of the first blocks only, on a small grid that isn't square."""
+        # A few pixels more where partial patches are dropped, so that there are some to drop.
+        rest = 3 if self.drop_partial_patches else 0
+        height, width = (side * patches + rest for side, patches in zip(self.patch_size, GRID, strict=True))
+        # One block of each number of heads, where blocks differ in it.
+        kinds = tuple(dict.fromkeys(self.num_kv_heads or ()))[:depth]
+        return replace(
+            self,
+            depth=len(kinds) or min(depth, self.depth),
+            num_kv_heads=kinds or None,
+            image_size=(height, width),
+            layer_scale_init=None if self.layer_scale_init is None else 1.0,
+            pos_embed_resize="bicubic_antialias",
+            patch_resize="bicubic_antialias",
+            rel_pos_resize="geometric",
+            preprocessing=Preprocessing(mean=(0.5,), std=(0.5,)),
+        )
+
+    def narrowed(self) -> VitConfig:
+        """A config with the same options at one small width."""
+        patch_size = (4, 8) if self.stem == "patch" else self.patch_size
+        height, width = (side * patches for side, patches in zip(patch_size, GRID, strict=True))
+        return replace(
+            self,
+            patch_size=patch_size,
+            image_size=(height, width),
+            embed_dim=48,
+            num_heads=4,
+            num_kv_heads=self.num_kv_heads and tuple(4 * heads // self.num_heads for heads in self.num_kv_heads),
+            mlp_dim=80,
+            attn_pool_mlp_dim=self.attn_pool_mlp_dim and 60,
+            num_classes=10 if self.num_classes else 0,
+        )
+
+    def activations(self, *, backward: bool) -> int:
+        """An estimate: those of one block, or of all for a backward pass, and every block's tokens."""
+        tokens = self.num_patches + self.num_prefix_tokens
+        attention = 3 * self.num_heads * tokens**2
+        inner = tokens * (12 * self.embed_dim + 4 * self.mlp_dim)
+        return (self.depth if backward else 1) * (attention + inner) + tokens * self.depth * self.embed_dim
+
+    def adapted(self, *, num_classes: int | None = None, **changes: Any) -> VitConfig:
+        """The config at another size of images or patches, with another head, or with another pooling.
+
+        Args:
+            num_classes: Another number of classes; None for the same.
+            changes: `image_size`, `patch_size`, and `global_pool`, of those that have no parameters.
+
+        Raises:
+            ValueError: A size that the patches don't divide, a pooling with parameters, or one that the head doesn't
+                fit.
+        """
+        pool = changes.pop("global_pool", None)
+        new = super().adapted(**changes)
+        if pool is not None and pool != self.global_pool:
+            if "map" in (pool, self.global_pool):
+                raise ValueError(f"global_pool: got {pool!r} for {self.global_pool!r}, but `map` has parameters")
+            new = replace(new, global_pool=pool, num_classes=0 if pool == "none" else self.num_classes)
+            fits = new.pooled_dim == self.pooled_dim and new.num_classes == self.num_classes
+            if num_classes is None and not fits:
+                what = "which the head doesn't fit; expected num_classes with it"
+                raise ValueError(f"global_pool: got {pool!r}, {what}")
+        return new if num_classes is None else replace(new, num_classes=num_classes)
+
     def __post_init__(self) -> None:
         """Raises ValueError, naming the field, where the fields don't make a model."""
         for name in ("image_size", "patch_size"):
-            object.__setattr__(self, name, _pair(name, getattr(self, name)))
+            object.__setattr__(self, name, as_pair(name, getattr(self, name)))
         object.__setattr__(self, "stem_convs", as_stem_convs(self.stem_convs))
         check_fields(self)
-        for name in ("in_chans", "embed_dim", "depth", "num_heads", "mlp_dim"):
-            value = getattr(self, name)
-            _expect(isinstance(value, int) and value >= 1, name, repr(value), "a positive integer")
-        _expect(self.depth <= _MAX_DEPTH, "depth", self.depth, f"at most {_MAX_DEPTH}")
-        for name in ("num_classes", "reg_tokens"):
-            value = getattr(self, name)
-            _expect(isinstance(value, int) and value >= 0, name, repr(value), "0 or a positive integer")
-        for name in ("drop_rate", "attn_drop_rate", "drop_path_rate"):
-            value = getattr(self, name)
-            _expect(isinstance(value, int | float) and 0 <= value < 1, name, repr(value), "a value in [0, 1)")
-        for name in ("attn_pool_heads", "attn_pool_mlp_dim", "pre_logits_dim"):
-            value = getattr(self, name)
-            valid = value is None or (isinstance(value, int) and value >= 1)
-            _expect(valid, name, repr(value), "a positive integer, or none")
-        for name in ("norm_eps", "stem_norm_eps"):
-            _expect(getattr(self, name) > 0, name, repr(getattr(self, name)), "a value above 0")
-        for name in _SWITCHES:
-            _expect(isinstance(getattr(self, name), bool), name, repr(getattr(self, name)), "true or false")
-        for name, choices in _CHOICES.items():
-            _expect(getattr(self, name) in choices, name, repr(getattr(self, name)), "one of " + ", ".join(choices))
-        self._check_shapes()
-
-    def _check_shapes(self) -> None:
-        check_stem(self)
-        for image, patch in zip(self.image_size, self.patch_size, strict=True):
-            fits = image >= patch if self.drop_partial_patches else image % patch == 0
-            _expect(fits, "image_size", self.image_size, f"multiples of patch_size {self.patch_size}")
-        heads = f"a divisor of embed_dim {self.embed_dim}"
-        _expect(self.embed_dim % self.num_heads == 0, "num_heads", self.num_heads, heads)
-        if self.global_pool in ("token", "token_avg"):
-            _expect(self.class_token, "global_pool", repr(self.global_pool), "class_token=True with it")
-        if self.global_pool == "token_avg":
-            _expect(not self.fc_norm, "fc_norm", True, "false with global_pool='token_avg'")
-        _expect(self.class_token or not self.dist_token, "dist_token", True, "class_token=True with it")
-        if self.dist_token:
-            _expect(self.global_pool == "token", "global_pool", repr(self.global_pool), "'token' with dist_token")
-        if self.cls_norm:
-            _expect(self.final_norm, "cls_norm", True, "false without final_norm")
-            _expect(self.num_prefix_tokens > 0, "cls_norm", True, "false without prefix tokens")
-        if self.global_pool == "none":
-            _expect(self.num_classes == 0, "num_classes", self.num_classes, "0 with global_pool='none'")
-        self._check_attention()
-        if self.pos_embed.startswith("sincos2d"):
-            _expect(self.embed_dim % 4 == 0, "embed_dim", self.embed_dim, "a multiple of 4 with sin-cos positions")
-        channels = len(self.preprocessing.mean)
-        _expect(channels in (1, self.in_chans), "preprocessing.mean", f"{channels} channels", f"1 or {self.in_chans}")
-
-    def _check_attention(self) -> None:
-        pool_heads = self.attn_pool_heads or self.num_heads
-        heads = f"a divisor of embed_dim {self.embed_dim}"
-        _expect(self.embed_dim % pool_heads == 0, "attn_pool_heads", self.attn_pool_heads, heads)
-        if self.num_kv_heads is not None:
-            fits = len(self.num_kv_heads) == self.depth and all(
-                n >= 1 and self.num_heads % n == 0 for n in self.num_kv_heads
-            )
-            expected = f"a divisor of num_heads {self.num_heads} for each of {self.depth} blocks"
-            _expect(fits, "num_kv_heads", shown(self.num_kv_heads), expected)
-            _expect(not self.qkv_fused, "qkv_fused", True, "false with num_kv_heads")
-        if self.rope is not None:
-            width = "a multiple of 4 with rotary positions"
-            _expect(self.head_dim % 4 == 0, "embed_dim / num_heads", self.head_dim, width)
-        if self.rel_pos_bias != "none":
-            _expect(self.num_prefix_tokens == 1, "rel_pos_bias", repr(self.rel_pos_bias), "a class token alone with it")
-            _expect(not self.dynamic_image_size, "dynamic_image_size", True, "false with rel_pos_bias")
-        plain = not self.differential_attention and self.block in ("pre_norm", "res_post")
-        for name, unused in _PLAIN_ONLY.items():
-            _expect(
-                plain or getattr(self, name) == unused, name, repr(getattr(self, name)), f"{unused!r} in this block"
-            )
-        if self.differential_attention:
-            _expect(self.head_dim % 2 == 0, "embed_dim / num_heads", self.head_dim, "an even number")
-            _expect(self.block != "res_post", "block", "'res_post'", "another with differential attention")
-        if self.block == "res_post":
-            _expect(self.layer_scale_init is None, "layer_scale_init", self.layer_scale_init, "none in res_post blocks")
-        if self.block == "parallel_scaling":
-            _expect(self.mlp == "mlp", "mlp", repr(self.mlp), "'mlp' in parallel_scaling blocks")
+        check_numbers(self)
+        check_shapes(self)
 
 
-# What only the plain attention of plain blocks can do, and the value that means that it isn't asked for.
-_PLAIN_ONLY = {
-    "qkv_fused": True,
-    "k_bias": True,
-    "rope": None,
-    "rel_pos_bias": "none",
-    "attn_only_layer_scale": False,
-}
-# A file may ask for any number of blocks, and counting their tensors would take as long as it says.
-_MAX_DEPTH = 1024
-_SWITCHES = (
-    "drop_partial_patches",
-    "dynamic_image_size",
-    "qkv_fused",
-    "qkv_bias",
-    "k_bias",
-    "proj_bias",
-    "mlp_bias",
-    "patch_bias",
-    "head_bias",
-    "qk_norm",
-    "attn_norm",
-    "mlp_norm",
-    "embed_norm",
-    "pre_norm",
-    "final_norm",
-    "cls_norm",
-    "fc_norm",
-    "class_token",
-    "dist_token",
-    "mask_token",
-    "pool_include_prefix",
-    "differential_attention",
-    "attn_only_layer_scale",
-)
-_CHOICES: dict[str, tuple[str, ...]] = {
-    name: get_args(kind)
-    for name, kind in (
-        ("stem", Stem),
-        ("block", BlockKind),
-        ("mlp", MlpKind),
-        ("act", Activation),
-        ("norm", Norm),
-        ("pos_embed", PosEmbed),
-        ("pos_embed_prefix", PosEmbedPrefix),
-        ("pos_embed_resize", ResizeKernel),
-        ("patch_resize", ResizeKernel),
-        ("rel_pos_resize", RelPosResize),
-        ("rel_pos_bias", RelPosBias),
-        ("global_pool", GlobalPool),
-    )
-}
-
-
-def _pair(name: str, value: int | tuple[int, int]) -> tuple[int, int]:
-    pair = tuple(value) if isinstance(value, list | tuple) else (value, value)
-    valid = len(pair) == 2 and all(isinstance(side, int) and side >= 1 for side in pair)
-    got = shown(pair if isinstance(value, list | tuple) else value)
-    _expect(valid, name, got, "one positive integer or a pair (height, width)")
-    return pair[0], pair[1]
-
-
-def _expect(condition: bool, name: str, got: object, expected: str) -> None:
-    if not condition:
-        raise ValueError(f"{name}: got {got}, expected {expected}")
+# What comes after the blocks, by the first part of its name; anything else outside of the blocks comes before them.
+_AFTER_BLOCKS = ("norm", "cls_norm", "fc_norm", "attn_pool", "pre_logits", "head", "head_dist")
+# Patches down and across of reduced models: registered ones are square, which would hide exchanged rows and columns.
+GRID = (5, 7)

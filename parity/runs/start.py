@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..checkpoints import Checkpoint, account, adapt, expect_floats, open_checkpoint, parameter_shapes
-from ..checkpoints.adapt import HEADS
+from ..checkpoints.adapt import is_head
 from ..checkpoints.containers.overlay import Overlay
 from ..checkpoints.containers.tensors import dtypes_of, shapes_of
 from ..checkpoints.formats.run import is_run, read
@@ -154,7 +154,7 @@ def _from_checkpoint(recipe: Recipe, data: Source, *, is_first: bool) -> Start:
 def _adapted(recipe: Recipe, checkpoint: Checkpoint, data: Source) -> tuple[Config, Mapping[str, np.ndarray]]:
     """Config and tensors with the recipe's sizes and dropout and the classes of the data."""
     changes = recipe.changes()
-    if changes.get("global_pool", checkpoint.config.global_pool) == "none":
+    if changes.get("global_pool", getattr(checkpoint.config, "global_pool", "")) == "none":
         raise ValueError(
             f"{recipe.init_from}: global_pool: got 'none', which no head goes with; expected avg or token, said with "
             "--set global_pool=avg (in Python init_options={'global_pool': 'avg'})"
@@ -181,7 +181,7 @@ def _differences(recipe: Recipe, config: Config, run: Path) -> list[str]:
 def _changes(checkpoint: Checkpoint, tensors: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
     """Names of the tensors that aren't the checkpoint's own: new heads, and what was resized."""
     changed = tensors.changed if isinstance(tensors, Overlay) and tensors is not checkpoint.tensors else ()
-    new = sorted(name for name in changed if name.split(".")[0] in HEADS)
+    new = sorted(name for name in changed if is_head(checkpoint.config, name))
     return {"new": new, "resized": sorted(name for name in changed if name not in new)}
 
 

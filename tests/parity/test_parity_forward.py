@@ -18,7 +18,7 @@ import vit_jax
 import vit_jax.state_dict
 import vit_torch
 import vit_torch.state_dict
-from benchmarks.reduced import distinct_sizes, reduced
+from benchmarks.reduced import distinct_sizes
 from parity import checkpoints, configs
 from parity.checks import check_forward, fits, random_images, random_parameters, required_bytes
 from parity.checks.forward import DTYPES, exact_jax
@@ -61,7 +61,7 @@ def test_test_models(name):
 
 @pytest.mark.parametrize("name", SIZES.values())
 def test_usual_widths(name):
-    report = check_forward(reduced(configs.get(name, num_classes=0), 1), dtypes=["float64"], batch_size=1)
+    report = check_forward(configs.get(name, num_classes=0).reduced(1), dtypes=["float64"], batch_size=1)
     assert report.passed, report.failures
 
 

@@ -11,7 +11,7 @@ from flax import nnx
 
 import vit_jax
 import vit_jax.state_dict
-from benchmarks.reduced import distinct_options, distinct_sizes, reduced
+from benchmarks.reduced import distinct_options, distinct_sizes
 from parity import checkpoints, configs
 from parity.checkpoints.shapes import is_statistic
 from parity.checks import check_gradients, random_images, random_parameters
@@ -44,13 +44,13 @@ def test_no_registered_model_is_left_out():
     names = configs.names()
     assert sorted(name for group in OPTIONS.values() for name in group) == names
     # One that differs in an option, and one that differs in nothing that a forward pass sees.
-    assert reduced(configs.get("vit_test", norm_eps=1e-5), 2) != reduced(configs.get("vit_test"), 2)
-    assert reduced(configs.get("vit_base_patch16_384"), 2) == reduced(configs.get("vit_base_patch16_224"), 2)
+    assert configs.get("vit_test", norm_eps=1e-5).reduced(2) != configs.get("vit_test").reduced(2)
+    assert configs.get("vit_base_patch16_384").reduced(2) == configs.get("vit_base_patch16_224").reduced(2)
 
 
 @pytest.mark.parametrize("name", SIZES.values())
 def test_real_widths(name):
-    report = check_gradients(reduced(configs.get(name, num_classes=0), 1), dtypes=["float64"], batch_size=1)
+    report = check_gradients(configs.get(name, num_classes=0).reduced(1), dtypes=["float64"], batch_size=1)
     assert report.passed, report.failures
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.reduced import narrow, reduced
 from benchmarks.timm_peer import reduced_model
 from parity import checkpoints, configs
 from parity.checks import random_parameters
@@ -15,7 +14,7 @@ transformers = pytest.importorskip("transformers")
 
 
 def test_timm_with_another_epsilon():
-    config = reduced(narrow(configs.get("vit_base_patch16_224")), 2)
+    config = configs.get("vit_base_patch16_224").narrowed().reduced(2)
     model = reduced_model("vit_base_patch16_224", config, random_parameters(checkpoints.parameter_shapes(config)))
     # The config has no parameters: it takes timm's.
     report = diff(model, config)

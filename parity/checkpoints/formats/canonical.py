@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...configs import Config, Preprocessing, Rope
+from ...configs import Preprocessing, Rope, VitConfig
 from ..accounting import CheckpointError
 from ..assumed import Given, say
 from ..shapes import Shape
@@ -29,7 +29,7 @@ class Known:
     """What a project's names say beyond the shapes; the user's own word comes before it.
 
     Attributes:
-        fields: Config fields.
+        fields: VitConfig fields.
         prefix: Which prefix tokens have positions, the usual first; any by default.
         usual_images: The preprocessing to assume, and why.
         without_rope: Why a file with positions has no rotary ones besides, where models with the same names have.
@@ -69,7 +69,7 @@ class _File:
         return self.given.settle(name, shown=shown, path=self.path)
 
 
-def infer(shapes: Mapping[str, Shape], given: Given, *, path: Path, known: Known = Known()) -> Config:
+def infer(shapes: Mapping[str, Shape], given: Given, *, path: Path, known: Known = Known()) -> VitConfig:
     """The config of a file.
 
     Args:

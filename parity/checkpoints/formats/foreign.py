@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...configs import Config, get, name_of, replace
+from ...configs import VitConfig, get, name_of, replace
 from ..accounting import LINES, CheckpointError, cut
 from ..assumed import Given
 from ..checkpoint import Checkpoint
@@ -34,7 +34,7 @@ NOT_IN_TENSORS = (
 def checkpoint_of(
     weights: Weights,
     given: Given,
-    config: Config,
+    config: VitConfig,
     pairs: Sequence[Pair],
     *,
     path: Path,
@@ -94,7 +94,7 @@ def read_document(path: Path, document: str, field: str) -> dict[str, Any]:
 
 
 def hold_against(
-    config: Config, understand: Callable[[], Config], *, path: Path, format: str, free: Sequence[str] = ()
+    config: VitConfig, understand: Callable[[], VitConfig], *, path: Path, format: str, free: Sequence[str] = ()
 ) -> None:
     """Checks that a reader of what is written would make the same model of it.
 
@@ -109,7 +109,7 @@ def hold_against(
         CheckpointError: Fields that the format can't express; names each with both values.
     """
 
-    def shown(config: Config) -> dict[str, Any]:
+    def shown(config: VitConfig) -> dict[str, Any]:
         # Of the input a format of tensors shows the grid, and of LayerScale that it is there, not where it began.
         fields = essence(config, free=("image_size", "drop_partial_patches", *free))
         return fields | {"grid_size": config.grid_size, "layer_scale_init": config.layer_scale_init is not None}
@@ -128,7 +128,7 @@ def hold_against(
         )
 
 
-def essence(config: Config, *, free: Sequence[str] = ()) -> dict[str, Any]:
+def essence(config: VitConfig, *, free: Sequence[str] = ()) -> dict[str, Any]:
     """What a config says of a model's outputs: equal models have equal ones, however their fields say it.
 
     Args:
@@ -175,7 +175,7 @@ def shape_of(shapes: Mapping[str, Shape], name: str, axes: int, *, path: Path) -
     return shape
 
 
-def make(path: Path, **fields: Any) -> Config:
+def make(path: Path, **fields: Any) -> VitConfig:
     """The config of some fields.
 
     Raises:
@@ -191,4 +191,4 @@ def make(path: Path, **fields: Any) -> Config:
 
 
 _MAX_DEPTH = 1024
-_PLAIN = get("vit_base_patch16_224")
+_PLAIN = VitConfig.of(get("vit_base_patch16_224"))

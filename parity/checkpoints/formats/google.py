@@ -23,7 +23,7 @@ from zipfile import ZipFile, is_zipfile
 import numpy as np
 
 from ... import outputs
-from ...configs import Config, Preprocessing
+from ...configs import Preprocessing, VitConfig
 from ...configs.preprocessing import HALF
 from ..accounting import CheckpointError
 from ..assumed import Given, say
@@ -132,7 +132,7 @@ def _has_row_of_class(count: int, shapes: Mapping[str, Shape], given: Given, pat
 
 def write(
     path: str | Path,
-    config: Config,
+    config: VitConfig,
     tensors: Mapping[str, np.ndarray],
     *,
     name: str = "",
@@ -187,7 +187,9 @@ def _names(names: Iterable[str], path: Path) -> Names:
     )
 
 
-def _config(shapes: Mapping[str, Shape], names: Names, given: Given, path: Path, *, two_towers: bool = False) -> Config:
+def _config(
+    shapes: Mapping[str, Shape], names: Names, given: Given, path: Path, *, two_towers: bool = False
+) -> VitConfig:
     """The config that a file's names and shapes make."""
     prefix, block = names.prefix, names.block.format(i=0)
     skipped = 1 if names.stacked else 0

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from ...configs import Config, Preprocessing, replace
+from ...configs import Preprocessing, VitConfig, replace
 from ...configs.preprocessing import HALF, IMAGENET_MEAN, IMAGENET_STD
 from ...configs.registry import build, jsonable
 from ..accounting import CheckpointError
@@ -66,7 +66,7 @@ def read(opened: Opened, given: Given) -> Checkpoint:
 
 def write(
     path: str | Path,
-    config: Config,
+    config: VitConfig,
     tensors: Mapping[str, np.ndarray],
     *,
     name: str = "",
@@ -124,15 +124,15 @@ def write(
 
 
 def _with_position_of_class(
-    config: Config, tensors: Mapping[str, np.ndarray]
-) -> tuple[Config, Mapping[str, np.ndarray]]:
+    config: VitConfig, tensors: Mapping[str, np.ndarray]
+) -> tuple[VitConfig, Mapping[str, np.ndarray]]:
     """The same model as DINOv2 has it, with a position for the class token; timm has added it to the token."""
     positions = np.asarray(tensors["pos_embed"])
     positions = np.concatenate([np.zeros_like(positions[:, :1]), positions], axis=1)
     return replace(config, pos_embed_prefix="class"), Overlay(tensors, {"pos_embed": positions})
 
 
-def _said(config: Config) -> dict[str, Any]:
+def _said(config: VitConfig) -> dict[str, Any]:
     """What the document keeps of a config, since no tensor shows it."""
     said: dict[str, Any] = {"num_heads": config.num_heads, "image_size": list(config.image_size)}
     if config.mask_token:
@@ -144,7 +144,7 @@ def _said(config: Config) -> dict[str, Any]:
 
 def _config(
     tensors: Mapping[str, np.ndarray], names: Names, document: Mapping[str, Any], given: Given, path: Path
-) -> Config:
+) -> VitConfig:
     """The config that shapes make, with what they don't show from a document, the project's code, or the user."""
     shapes, said = shapes_of(tensors), document.get("config", {})
     fields: dict[str, Any] = dict(act="gelu", norm_eps=1e-6, pos_embed_resize="bicubic", rel_pos_resize="geometric")
@@ -210,13 +210,13 @@ USUAL = {
 }
 
 
-def _key_bias(ours: str, config: Config) -> Pair:
+def _key_bias(ours: str, config: VitConfig) -> Pair:
     """Where the bias of the key is that a mask leaves out: a third of the bias of all."""
     theirs = ours.replace("k_bias", "qkv.bias")
     return Pair(ours, (config.embed_dim,), (theirs,), "", (), None, (1, 2, 3))
 
 
-def _check_masks(tensors: Mapping[str, np.ndarray], config: Config, path: Path) -> None:
+def _check_masks(tensors: Mapping[str, np.ndarray], config: VitConfig, path: Path) -> None:
     expected = np.repeat([1, 0, 1], config.embed_dim)
     for name in tensors:
         if name.endswith("qkv.bias_mask") and not np.array_equal(np.asarray(tensors[name], np.float64), expected):

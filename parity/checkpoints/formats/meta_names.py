@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from ...configs import Config
+from ...configs import VitConfig
 from ..shapes import Shape, parameter_shapes
 from .translate import Entry, Unused
 
@@ -118,7 +118,7 @@ def names_of_file(shapes: Mapping[str, Shape]) -> Names:
     )
 
 
-def names_of_config(config: Config) -> Names:
+def names_of_config(config: VitConfig) -> Names:
     """The names of the project that has such a model.
 
     Raises:
@@ -135,7 +135,7 @@ def names_of_config(config: Config) -> Names:
     return names
 
 
-def _names_of_config(config: Config) -> Names:
+def _names_of_config(config: VitConfig) -> Names:
     scaled = config.layer_scale_init is not None
     if config.rope is not None:
         return Names("dinov3", masked=config.qkv_fused and config.qkv_bias and not config.k_bias)
@@ -178,12 +178,12 @@ _STEM_STEP = 3
 _STEM_KINDS = ("conv", "norm", "act")
 
 
-def table(config: Config, names: Names) -> list[Entry]:
+def table(config: VitConfig, names: Names) -> list[Entry]:
     """Where a file keeps each tensor of a config."""
     return [_entry(name, config, names) for name in parameter_shapes(config)]
 
 
-def _entry(ours: str, config: Config, names: Names) -> Entry:
+def _entry(ours: str, config: VitConfig, names: Names) -> Entry:
     if ours == "reg_token":
         return Entry(ours, _TOKENS.get(names.kind, ours))
     if ours == "mask_token" and names.kind in _TOKENS:

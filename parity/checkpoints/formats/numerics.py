@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ...configs import Config, close_match, get, names, replace
+from ...configs import Config, VitConfig, close_match, get, names, replace
 
 # What projects choose for themselves, while everything else is in the weights.
-FIELDS = ("act", "norm_eps", "pos_embed_resize", "patch_resize", "rel_pos_resize")
+FIELDS = VitConfig.numerics
 
 
 @dataclass(frozen=True)
@@ -29,29 +29,29 @@ class Numerics:
 
     source: str
     kind: str
-    fits: Callable[[Config], bool]
+    fits: Callable[[VitConfig], bool]
     fields: dict[str, Any]
 
 
-def _plain(config: Config) -> bool:
+def _plain(config: VitConfig) -> bool:
     """The ViT of the first paper and what kept its options."""
     other = config.mlp != "mlp" or config.rope is not None or config.rel_pos_bias != "none"
     return not other and not config.pre_norm and config.layer_scale_init is None and config.block == "pre_norm"
 
 
-def _token_pooled(config: Config) -> bool:
+def _token_pooled(config: VitConfig) -> bool:
     return _plain(config) and config.global_pool in ("token", "avg")
 
 
-def _map_pooled(config: Config) -> bool:
+def _map_pooled(config: VitConfig) -> bool:
     return _plain(config) and config.global_pool == "map"
 
 
-def _clip(config: Config) -> bool:
+def _clip(config: VitConfig) -> bool:
     return config.pre_norm and config.rope is None and config.block == "pre_norm"
 
 
-def _scaled(config: Config) -> bool:
+def _scaled(config: VitConfig) -> bool:
     return config.layer_scale_init is not None and config.pos_embed == "learned" and config.block == "pre_norm"
 
 
@@ -118,6 +118,8 @@ def _fits(config: Config, source: str, name: str) -> bool:
 
 
 def _of(config: Config, source: str) -> dict[str, Any] | None:
+    if not isinstance(config, VitConfig):
+        return None
     return next((entry.fields for entry in TABLE if entry.source == source and entry.fits(config)), None)
 
 
@@ -125,8 +127,9 @@ def _of_timm(config: Config, name: str) -> dict[str, Any] | None:
     """Those of the registered model of that name, or of the first that differs in numerics and sizes alone."""
     for candidate in [name] if name in names() else names():
         registered = get(candidate)
-        if candidate == name or _structure(registered) == _structure(config):
-            return {field: getattr(registered, field) for field in FIELDS}
+        same = type(registered) is type(config) and _structure(registered) == _structure(config)
+        if candidate == name or same:
+            return {field: getattr(registered, field) for field in registered.numerics}
     return None
 
 
@@ -135,5 +138,5 @@ _TRAINING = ("drop_rate", "attn_drop_rate", "drop_path_rate", "preprocessing", "
 
 
 def _structure(config: Config) -> dict[str, Any]:
-    kept = {key: value for key, value in vars(config).items() if key not in (*FIELDS, *_SIZES, *_TRAINING)}
-    return kept | {"layer_scale": config.layer_scale_init is not None}
+    kept = {key: value for key, value in vars(config).items() if key not in (*config.numerics, *_SIZES, *_TRAINING)}
+    return kept | {"layer_scale": getattr(config, "layer_scale_init", None) is not None}

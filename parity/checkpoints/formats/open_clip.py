@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ... import configs
-from ...configs import Config, name_of
+from ...configs import VitConfig, name_of
 from ..accounting import CheckpointError
 from ..assumed import Given, say
 from ..checkpoint import Checkpoint
@@ -126,7 +126,7 @@ def read(opened: Opened, given: Given) -> Checkpoint:
 
 def write(
     path: str | Path,
-    config: Config,
+    config: VitConfig,
     tensors: Mapping[str, np.ndarray],
     *,
     name: str = "",
@@ -157,7 +157,7 @@ def write(
     write_directory(path, TARGET, Theirs(pairs, tensors), {DOCUMENT: document | WRITTEN_BY})
 
 
-def _understood(document: Document) -> tuple[Config, str | None]:
+def _understood(document: Document) -> tuple[VitConfig, str | None]:
     try:
         config, name = understood(document.data)
         return config, name or None
@@ -180,7 +180,7 @@ def _refuse_others(shapes: Mapping[str, Shape], path: Path) -> None:
                 raise CheckpointError(f"{path}: {name}: {what.format(top=name.partition('.')[0])}")
 
 
-def _hold_against_model(config: Config, given: Given, path: Path, source: str) -> None:
+def _hold_against_model(config: VitConfig, given: Given, path: Path, source: str) -> None:
     """What a file says comes before a model that is named; where they differ, one of the two is a mistake."""
     for field in () if given.like is None else _HIDDEN:
         ours, named = getattr(config, field), getattr(given.like, field)
@@ -190,7 +190,9 @@ def _hold_against_model(config: Config, given: Given, path: Path, source: str) -
             raise CheckpointError(f"{path}: {field}: {got}; leave the name out{how}")
 
 
-def _at_its_size(config: Config, shapes: Mapping[str, Shape], given: Given, document: Document, path: Path) -> Config:
+def _at_its_size(
+    config: VitConfig, shapes: Mapping[str, Shape], given: Given, document: Document, path: Path
+) -> VitConfig:
     """A document's config with the image size and the channels of the tensors, which fine-tuning may have changed."""
     size = given.take("image_size") or config.image_size
     partial = any(side % patch for side, patch in zip(size, config.patch_size, strict=True))
@@ -218,7 +220,7 @@ def _trunk_shapes(shapes: Mapping[str, Shape]) -> dict[str, Shape]:
     return found | head
 
 
-def _trunk_table(config: Config, shapes: Mapping[str, Shape], architecture: str = "") -> tuple[Entry, ...]:
+def _trunk_table(config: VitConfig, shapes: Mapping[str, Shape], architecture: str = "") -> tuple[Entry, ...]:
     """Names of timm behind a prefix, and the projection: in the trunk if it has timm's bias, else behind it."""
     outside = f"{_PROJECTION}.weight" in shapes if shapes else not config.head_bias
     head = _PROJECTION if outside else f"{TRUNK}head"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ...configs import Config, Preprocessing, close_match, get, replace
+from ...configs import Preprocessing, VitConfig, close_match, get, replace
 from ...configs.preprocessing import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, CropMode
 from .open_clip_models import model_cfg
 from .timm_arguments import norms_of
@@ -58,7 +58,7 @@ _WITHOUT_EFFECT = (
 _MODES: dict[str, CropMode] = {"shortest": "center", "squash": "squash", "longest": "border"}
 
 
-def understood(document: Mapping[str, Any]) -> tuple[Config, str]:
+def understood(document: Mapping[str, Any]) -> tuple[VitConfig, str]:
     """The config of an image tower, and the registered name of the model of timm that it is; empty for open_clip's own.
 
     Args:
@@ -84,7 +84,7 @@ def understood(document: Mapping[str, Any]) -> tuple[Config, str]:
     return _native_config(vision, model["embed_dim"], bool(model.get("quick_gelu")), images), ""
 
 
-def named(model: str) -> Config | None:
+def named(model: str) -> VitConfig | None:
     """The config of a model by open_clip's name for it, such as `ViT-B-32-quickgelu`; None if it isn't one.
 
     Preprocessing is open_clip's default, which belongs to no model but to weights.
@@ -103,7 +103,7 @@ def named(model: str) -> Config | None:
     return None if found is None else understood({"model_cfg": found})[0]
 
 
-def _native_config(vision: Mapping[str, Any], out: int, quick_gelu: bool, images: Preprocessing) -> Config:
+def _native_config(vision: Mapping[str, Any], out: int, quick_gelu: bool, images: Preprocessing) -> VitConfig:
     if not isinstance(vision["layers"], int):
         raise ValueError(f"vision_cfg.layers: got {vision['layers']}, a ResNet; expected the number of blocks of a ViT")
     if vision["pool_type"] not in ("tok", "avg"):
@@ -115,7 +115,7 @@ def _native_config(vision: Mapping[str, Any], out: int, quick_gelu: bool, images
         raise ValueError(f"vision_cfg: got act_kwargs {vision['act_kwargs']} and norm_kwargs {vision['norm_kwargs']}")
     after = bool(vision["final_ln_after_pool"])
     return replace(
-        get("vit_base_patch32_clip_224"),
+        VitConfig.of(get("vit_base_patch32_clip_224")),
         image_size=_pair(vision["image_size"]),
         patch_size=_pair(vision["patch_size"]),
         # open_clip takes as many whole patches as there are.
@@ -142,8 +142,8 @@ def _native_config(vision: Mapping[str, Any], out: int, quick_gelu: bool, images
     )
 
 
-def _trunk_config(vision: Mapping[str, Any], architecture: str, out: int, images: Preprocessing) -> Config:
-    trunk = get(architecture)
+def _trunk_config(vision: Mapping[str, Any], architecture: str, out: int, images: Preprocessing) -> VitConfig:
+    trunk = VitConfig.of(get(architecture))
     pool, proj = vision["timm_pool"], vision["timm_proj"]
     if pool != trunk.global_pool and not (pool == "" and proj == "linear"):
         if not {pool, trunk.global_pool} <= {"token", "avg"}:
@@ -183,7 +183,7 @@ def preprocessing(settings: Mapping[str, Any]) -> Preprocessing:
     )
 
 
-def native_document(config: Config) -> dict[str, Any]:
+def native_document(config: VitConfig) -> dict[str, Any]:
     """What open_clip's own ViT of these sizes is called there; it may be another model in what that ViT can't be."""
     vision: dict[str, Any] = {
         "image_size": _one_or_two(config.image_size),
@@ -207,7 +207,7 @@ def native_document(config: Config) -> dict[str, Any]:
     return _document(config, config.num_classes, vision)
 
 
-def trunk_document(config: Config, name: str) -> dict[str, Any]:
+def trunk_document(config: VitConfig, name: str) -> dict[str, Any]:
     """What a tower of timm's model of this name is called there."""
     inside = config.num_classes > 0 and config.head_bias
     vision: dict[str, Any] = {
@@ -220,7 +220,7 @@ def trunk_document(config: Config, name: str) -> dict[str, Any]:
     return _document(config, config.num_classes or config.embed_dim, vision)
 
 
-def _document(config: Config, out: int, vision: dict[str, Any]) -> dict[str, Any]:
+def _document(config: VitConfig, out: int, vision: dict[str, Any]) -> dict[str, Any]:
     images = config.preprocessing
     model: dict[str, Any] = {"embed_dim": out, "vision_cfg": vision}
     if config.act == "quick_gelu" and "timm_model_name" not in vision:
@@ -236,7 +236,7 @@ def _document(config: Config, out: int, vision: dict[str, Any]) -> dict[str, Any
     return {"model_cfg": model, "preprocess_cfg": settings}
 
 
-def _ratio(config: Config) -> float:
+def _ratio(config: VitConfig) -> float:
     """The ratio of which open_clip makes `mlp_dim`, rounding down."""
     ratio = config.mlp_dim / config.embed_dim
     return ratio if int(config.embed_dim * ratio) == config.mlp_dim else (config.mlp_dim + 0.5) / config.embed_dim

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ...configs import get, names
+from ...configs import VitConfig, get, names
 
 Json = dict[str, Any]
 
@@ -120,7 +120,7 @@ def model_cfg(name: str) -> Json | None:
     if match := _SIGLIP.fullmatch(name):
         trunk = f"vit_{_SIGLIP_SIZES[match['size']]}_patch{match['patch']}_siglip_{match['image'] or 224}"
         if trunk in names(trunk):
-            return {"embed_dim": get(trunk).embed_dim, "vision_cfg": _trunk(trunk, "map", "none")}
+            return {"embed_dim": VitConfig.of(get(trunk)).embed_dim, "vision_cfg": _trunk(trunk, "map", "none")}
     return None
 
 

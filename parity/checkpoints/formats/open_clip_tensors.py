@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...configs import Config
+from ...configs import VitConfig
 from ..accounting import CheckpointError
 from ..assumed import Given, say
 from ..shapes import Shape
@@ -48,7 +48,7 @@ def is_openai(weights: Weights) -> bool:
     return all(name in weights.tensors for name in SCALARS)
 
 
-def own_config(weights: Weights, given: Given, table: tuple[Entry, ...], *, path: Path) -> Config:
+def own_config(weights: Weights, given: Given, table: tuple[Entry, ...], *, path: Path) -> VitConfig:
     """The config of one of open_clip's own towers, or of OpenAI's.
 
     Args:
@@ -66,7 +66,7 @@ def own_config(weights: Weights, given: Given, table: tuple[Entry, ...], *, path
     return infer(shapes, given, path=path, known=Known(_ALWAYS | of_code, prefix=("all",), usual_images=_USUAL_IMAGES))
 
 
-def trunk_config(shapes: Mapping[str, Shape], given: Given, *, path: Path) -> Config:
+def trunk_config(shapes: Mapping[str, Shape], given: Given, *, path: Path) -> VitConfig:
     """The config of a tower of timm's.
 
     Args:

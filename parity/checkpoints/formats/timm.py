@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ...configs import Config, close_match
+from ...configs import VitConfig, close_match
 from ...configs.eva import EVA_AND_BEIT
 from ..accounting import CheckpointError
 from ..assumed import Given, say, with_fields
@@ -89,7 +89,7 @@ def read(opened: Opened, given: Given) -> Checkpoint:
     return checkpoint_of(weights, given, config, pairs, path=path, unused=UNUSED, name=name, format="timm")
 
 
-def _of_document(file: Path, shapes: Mapping[str, Shape], given: Given) -> tuple[Config | None, str | None]:
+def _of_document(file: Path, shapes: Mapping[str, Shape], given: Given) -> tuple[VitConfig | None, str | None]:
     """The config of timm's document, and the architecture's name; None of a model that it doesn't say all of.
 
     What timm 0.8 and before wrote has no arguments, whatever the model was made with: its architecture then is as good
@@ -106,7 +106,7 @@ def _of_document(file: Path, shapes: Mapping[str, Shape], given: Given) -> tuple
         config = config_of(data, name, shapes)
         _check_classes(config, shapes, given)
         is_whole = data.get("model_args") or parameter_shapes(config) == shapes
-        given.like = config if given.like is not None or not is_whole else None  # the named one with the arguments
+        given.model = config if given.like is not None or not is_whole else None  # the named one with the arguments
         if not is_whole:
             return None, None
         return with_fields(config, {field: given.take(field) for field in given.fields}), name
@@ -114,7 +114,7 @@ def _of_document(file: Path, shapes: Mapping[str, Shape], given: Given) -> tuple
         raise CheckpointError(f"{file}: {error}") from None
 
 
-def _check_classes(config: Config, shapes: Mapping[str, Shape], given: Given) -> None:
+def _check_classes(config: VitConfig, shapes: Mapping[str, Shape], given: Given) -> None:
     """Whether the head is the document's: it isn't where somebody put another layer there and saved the model."""
     head = {name: shape for name, shape in shapes.items() if name.startswith("head.")}
     classes = head["head.weight"][0] if len(head.get("head.weight", ())) == 2 else 0
@@ -127,7 +127,7 @@ def _check_classes(config: Config, shapes: Mapping[str, Shape], given: Given) ->
     raise ValueError(f"num_classes: got {config.num_classes}, but {found}; if the file is right, {said}")
 
 
-def write(path: str | Path, config: Config, tensors: Mapping[str, np.ndarray], *, name: str = "", **_: Any) -> None:
+def write(path: str | Path, config: VitConfig, tensors: Mapping[str, np.ndarray], *, name: str = "", **_: Any) -> None:
     """Writes a directory that `timm.create_model("local-dir:...", pretrained=True)` loads, whole or not at all.
 
     Raises:
@@ -187,7 +187,7 @@ def _is_unused(name: str) -> bool:
     return any(re.fullmatch(rule.theirs, name) for rule in UNUSED)
 
 
-def _pairs(config: Config, architecture: str) -> list[Pair]:
+def _pairs(config: VitConfig, architecture: str) -> list[Pair]:
     return [
         Pair(name, shape, (their_name(name, architecture),), "", (), None)
         for name, shape in parameter_shapes(config).items()

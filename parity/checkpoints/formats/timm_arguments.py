@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ...configs import Config, Rope, close_match, get, name_of, names, replace
+from ...configs import Rope, VitConfig, close_match, get, name_of, names, replace
 from ...configs.eva import EVA_AND_BEIT
 from ..accounting import CheckpointError
 from .settled import for_channels
@@ -68,7 +68,7 @@ def architectures() -> list[str]:
     return [name for name in names() if not name.startswith("vit_test") and name != "vit_digits"]
 
 
-def config_of(data: Mapping[str, Any], architecture: str, tensors: Mapping[str, Any]) -> Config:
+def config_of(data: Mapping[str, Any], architecture: str, tensors: Mapping[str, Any]) -> VitConfig:
     """Our config of timm's `config.json`.
 
     Args:
@@ -79,7 +79,7 @@ def config_of(data: Mapping[str, Any], architecture: str, tensors: Mapping[str, 
     Raises:
         ValueError: An architecture or an argument that isn't known, or a value that can't be had here.
     """
-    config = get(architecture)
+    config = VitConfig.of(get(architecture))
     arguments = dict(data.get("model_args") or {})
     fields = _fields(arguments, config, architecture)
     if "global_pool" in fields:
@@ -101,7 +101,7 @@ def config_of(data: Mapping[str, Any], architecture: str, tensors: Mapping[str, 
     return with_whole_patches(config, fields)
 
 
-def with_whole_patches(config: Config, fields: Mapping[str, Any]) -> Config:
+def with_whole_patches(config: VitConfig, fields: Mapping[str, Any]) -> VitConfig:
     """A config with fields replaced that drops partial patches if its image size has any."""
     sizes = [fields.get(name, getattr(config, name)) for name in ("image_size", "patch_size")]
     image, patch = ((size, size) if isinstance(size, int) else size for size in sizes)
@@ -109,7 +109,7 @@ def with_whole_patches(config: Config, fields: Mapping[str, Any]) -> Config:
     return replace(config, **{"drop_partial_patches": partial, **fields})
 
 
-def _fields(arguments: Mapping[str, Any], config: Config, architecture: str) -> dict[str, Any]:
+def _fields(arguments: Mapping[str, Any], config: VitConfig, architecture: str) -> dict[str, Any]:
     """The fields that the arguments change."""
     known = _known_arguments(architecture)
     special = _EVA_SPECIAL if architecture in EVA_AND_BEIT else _VIT_SPECIAL
@@ -141,7 +141,7 @@ def _fields(arguments: Mapping[str, Any], config: Config, architecture: str) -> 
     return fields | _mlp(arguments, config, dim, architecture)
 
 
-def _mlp(arguments: Mapping[str, Any], config: Config, dim: int, architecture: str) -> dict[str, Any]:
+def _mlp(arguments: Mapping[str, Any], config: VitConfig, dim: int, architecture: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if {"swiglu_mlp", "scale_mlp", "swiglu_align_to"} & arguments.keys() and architecture in EVA_AND_BEIT:
         gated = arguments.get("swiglu_mlp", config.mlp != "mlp")
@@ -171,7 +171,7 @@ _ROPE_FIELDS = {
 }
 
 
-def _rope(arguments: Mapping[str, Any], config: Config) -> dict[str, Any]:
+def _rope(arguments: Mapping[str, Any], config: VitConfig) -> dict[str, Any]:
     """Rotary positions, which several arguments make."""
     given = {
         key: value
@@ -238,7 +238,7 @@ _EVA_SPECIAL = _COMMON_SPECIAL | {
 }
 
 
-def norms_of(arguments: Mapping[str, Any], config: Config, pool: str, architecture: str) -> dict[str, bool]:
+def norms_of(arguments: Mapping[str, Any], config: VitConfig, pool: str, architecture: str) -> dict[str, bool]:
     """Which norms a model has after its blocks, as timm's constructors decide it."""
     is_eva = architecture in EVA_AND_BEIT
     final, fc = ("use_post_transformer_norm", "use_fc_norm") if is_eva else ("final_norm", "fc_norm")
@@ -259,7 +259,7 @@ def _known_arguments(architecture: str) -> dict[str, str]:
     return _ARGUMENTS | (_EVA_ARGUMENTS if architecture in EVA_AND_BEIT else _VIT_ARGUMENTS)
 
 
-def expressed(path: Path, config: Config, name: str) -> tuple[str, dict[str, Any]]:
+def expressed(path: Path, config: VitConfig, name: str) -> tuple[str, dict[str, Any]]:
     """An architecture of timm's and the arguments that make it this config: its own, or the one that needs fewest."""
     candidates = [name] if name in architectures() else []
     candidates += [name_of(config)] if name_of(config) in architectures() else []
@@ -284,15 +284,15 @@ def expressed(path: Path, config: Config, name: str) -> tuple[str, dict[str, Any
 
 # Fields that one argument of VisionTransformer decides, and its value where they go together.
 _TOGETHER_FIELDS = {"pre_norm": ("pre_norm", "patch_bias"), "proj_bias": ("proj_bias", "mlp_bias")}
-_TOGETHER: dict[str, Callable[[Config], bool | None]] = {
+_TOGETHER: dict[str, Callable[[VitConfig], bool | None]] = {
     "pre_norm": lambda config: config.pre_norm if config.pre_norm != config.patch_bias else None,
     "proj_bias": lambda config: config.proj_bias if config.proj_bias == config.mlp_bias else None,
 }
 
 
-def _arguments(config: Config, architecture: str) -> tuple[dict[str, Any], list[str]]:
+def _arguments(config: VitConfig, architecture: str) -> tuple[dict[str, Any], list[str]]:
     """Arguments of timm that turn an architecture into a config, and the fields that none can change."""
-    registered = get(architecture)
+    registered = VitConfig.of(get(architecture))
     known = _known_arguments(architecture)
     neutral = ("preprocessing", "head_bias", "pos_embed_resize", "patch_resize", "rel_pos_resize")
     differing = [

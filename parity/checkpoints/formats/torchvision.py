@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ...configs import Config, Preprocessing
+from ...configs import Preprocessing, VitConfig
 from ...configs.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from ...configs.registry import build, jsonable
 from ..accounting import CheckpointError
@@ -90,7 +90,7 @@ def read(opened: Opened, given: Given) -> Checkpoint:
 
 def write(
     path: str | Path,
-    config: Config,
+    config: VitConfig,
     tensors: Mapping[str, np.ndarray],
     *,
     name: str = "",
@@ -138,7 +138,7 @@ def write(
     write_directory(path, TARGET, theirs, {DOCUMENT: document})
 
 
-def _config(shapes: Mapping[str, Shape], document: Mapping[str, Any], given: Given, path: Path) -> Config:
+def _config(shapes: Mapping[str, Shape], document: Mapping[str, Any], given: Given, path: Path) -> VitConfig:
     """The config that shapes make, with what they don't show from a document, the user, or the published models."""
 
     def size(name: str, axes: int) -> Shape:

@@ -27,7 +27,7 @@ from pathlib import Path
 import einops
 import numpy as np
 
-from ...configs import Config
+from ...configs import VitConfig
 from ..accounting import CheckpointError, account
 from ..containers.stored import Index
 from ..containers.tensors import Tensors, dtypes_of, shapes_of, slice_of
@@ -142,7 +142,7 @@ class Pair:
 
 
 def pair_up(
-    table: Sequence[Entry], config: Config, *, last_names: Mapping[str, str] | None = None, source: str
+    table: Sequence[Entry], config: VitConfig, *, last_names: Mapping[str, str] | None = None, source: str
 ) -> list[Pair]:
     """Where each tensor of a config's model is kept.
 

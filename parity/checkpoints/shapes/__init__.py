@@ -1,11 +1,16 @@
 """Canonical names and shapes of a model's tensors, from its config alone: one file for each family.
 
-Converting needs them on a machine that may have neither framework; tests hold them against both models.
+Converting needs them on a machine that may have neither framework; tests hold them against both models. A family's file
+has `shapes(config)`, and `resized(tensors, old, new)` for what follows from the sizes of images and patches.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
+from types import ModuleType
+
+import numpy as np
 
 from ...configs import Config, family
 from . import vit
@@ -13,8 +18,9 @@ from . import vit
 Shape = tuple[int, ...]
 
 # By family, as `parity.configs` calls it.
-_SHAPES = {"vit": vit.shapes}
-
+_FAMILIES: dict[str, ModuleType] = {
+    "vit": vit,
+}
 
 # What BatchNorm has besides parameters: it travels with them, and no optimiser changes it.
 _STATISTICS = ("running_mean", "running_var")
@@ -22,7 +28,18 @@ _STATISTICS = ("running_mean", "running_var")
 
 def parameter_shapes(config: Config) -> dict[str, Shape]:
     """Shape of each parameter and statistic by canonical name, in the order in which timm has them."""
-    return dict(_SHAPES[family(config)](config))
+    return dict(_FAMILIES[family(config)].shapes(config))
+
+
+def resized(tensors: Mapping[str, np.ndarray], old: Config, new: Config) -> Iterator[tuple[str, np.ndarray]]:
+    """The tensors whose values follow from a size that differs between two configs of a family, in float64.
+
+    Args:
+        tensors: By canonical name; read one after another.
+        old: The config of the tensors.
+        new: The config that they are to be of.
+    """
+    return _FAMILIES[family(old)].resized(tensors, old, new)
 
 
 def is_statistic(name: str) -> bool:

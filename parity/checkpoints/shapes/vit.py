@@ -1,11 +1,17 @@
-"""Canonical names and shapes of the flat Vision Transformer's parameters, in the order in which timm has them."""
+"""Canonical names and shapes of the flat Vision Transformer's parameters, in the order in which timm has them.
+
+And what becomes of those that have entries for the grid of patches, or pixels of one, at another size.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+
+import numpy as np
 
 from ...configs import VitConfig
 from ...configs.stem import StemLayer, stem_layers
+from ..resize import resize_grid, resize_patch_kernel, resize_rel_pos_table
 
 Shape = tuple[int, ...]
 
@@ -61,6 +67,27 @@ def shapes(config: VitConfig) -> Iterator[tuple[str, Shape]]:
             yield from _linear(
                 head, config.pre_logits_dim or config.pooled_dim, config.num_classes, bias=config.head_bias
             )
+
+
+def resized(tensors: Mapping[str, np.ndarray], old: VitConfig, new: VitConfig) -> Iterator[tuple[str, np.ndarray]]:
+    """The tensors whose shape follows from the image or the patch size, where it has changed; in float64."""
+    for name in tensors:
+        if name == "patch_embed.proj.weight" and new.patch_size != old.patch_size:
+            yield name, resize_patch_kernel(tensors[name], new.patch_size, old.patch_resize)
+        if new.grid_size == old.grid_size:
+            continue
+        if name == "pos_embed":
+            yield name, _resized_positions(tensors[name], old, new)
+        elif name.endswith("relative_position_bias_table"):
+            yield name, resize_rel_pos_table(tensors[name], old.grid_size, new.grid_size, old.rel_pos_resize)
+
+
+def _resized_positions(positions: np.ndarray, old: VitConfig, new: VitConfig) -> np.ndarray:
+    """Position embeddings (1, prefix + n, d) of another grid; those of the prefix tokens stay."""
+    prefix = old.num_pos_embed_prefix
+    grid = positions[0, prefix:].reshape(*old.grid_size, -1)
+    resized = resize_grid(grid, new.grid_size, old.pos_embed_resize)
+    return np.concatenate([positions[:, :prefix].astype(np.float64), resized.reshape(1, -1, resized.shape[-1])], axis=1)
 
 
 def _stem_layer(name: str, layer: StemLayer) -> Iterator[tuple[str, Shape]]:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ....configs import Config, Preprocessing, VitConfig, replace
+from ....configs import Preprocessing, VitConfig, replace
 from ....configs.sincos import sincos2d
 from ...accounting import CheckpointError
 from ...assumed import Given
@@ -108,7 +108,7 @@ def read(opened: Opened, given: Given) -> Checkpoint:
 
 def write(
     path: str | Path,
-    config: Config,
+    config: VitConfig,
     tensors: Mapping[str, np.ndarray],
     *,
     source: Mapping[str, Any] | None = None,
