@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ from flax import nnx
 
 from parity.configs import Preprocessing
 
+from .functional import params_of
 from .losses import cross_entropy
 from .models import Model
 from .normalize import normalize
@@ -38,6 +40,11 @@ class Evaluation:
     predictions: np.ndarray
     losses: np.ndarray
 
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What a run reports of it."""
+        return {"accuracy": self.accuracy, "loss": self.loss}
+
 
 def evaluate(
     model: Model,
@@ -49,7 +56,7 @@ def evaluate(
     """Runs a model over every image once.
 
     Args:
-        model: Evaluated in the precision of its parameters, without dropout.
+        model: Evaluated in the precision of its parameters, in evaluation mode; it is unchanged.
         batches: As `parity.data.eval_batches` yields them: uint8 images (b, h, w, c), labels, and a mask that is False
             in rows that pad the last batch.
         preprocessing: How images are normalised; as the model's config says by default.
@@ -58,6 +65,9 @@ def evaluate(
     Raises:
         ValueError: There is no image.
     """
+    model = nnx.clone(model)
+    model.eval()
+    dtype = next(iter(params_of(model).values())).dtype
     graphdef, state = nnx.split(model)
     preprocessing = preprocessing or model.config.preprocessing
     sharding = batch_sharding(mesh) if mesh is not None else None
@@ -65,7 +75,7 @@ def evaluate(
     for batch in batches:
         if sharding is not None:
             batch = {name: jax.make_array_from_process_local_data(sharding, value) for name, value in batch.items()}
-        rows.append(_predict(graphdef, state, dict(batch), preprocessing, mesh))
+        rows.append(_predict(graphdef, state, dict(batch), preprocessing, dtype, mesh))
     if not rows:
         raise ValueError("batches: got none, expected at least one image")
     labels, predictions, losses, mask = (np.concatenate([np.asarray(row[i]) for row in rows]) for i in range(4))
@@ -80,16 +90,16 @@ def evaluate(
     )
 
 
-@functools.partial(jax.jit, static_argnames=("graphdef", "preprocessing", "mesh"))
+@functools.partial(jax.jit, static_argnames=("graphdef", "preprocessing", "dtype", "mesh"))
 def _predict(
     graphdef: nnx.GraphDef,
     state: nnx.State,
     batch: dict[str, jax.Array],
     preprocessing: Preprocessing,
+    dtype: Any,
     mesh: jax.sharding.Mesh | None,
 ) -> tuple[jax.Array, ...]:
     """Label, prediction, loss and mask of each row, on every device."""
-    dtype = jax.tree.leaves(state)[0].dtype
     logits = nnx.merge(graphdef, state)(normalize(batch["image"], preprocessing, dtype))
     losses = cross_entropy(logits, batch["label"])
     rows = batch["label"], logits.argmax(axis=-1), losses, batch["mask"]

@@ -1,37 +1,47 @@
-"""A model as a function of its parameters, which are a flat dictionary by canonical name.
+"""A model as a function of its parameters and statistics, which are flat dictionaries by canonical name.
 
-What jit, gradients, optimisers and training checkpoints see is that dictionary: arrays in the Flax layout under the
+What jit, gradients, optimisers and training checkpoints see is those dictionaries: arrays in the Flax layout under the
 names that the twin and the native checkpoint use. PyTorch has `torch.func.functional_call` for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from typing import TypeVar
 
 import jax
 from flax import nnx
 
-from .models import Model
 from .state_dict import named_leaves
 
 Params = dict[str, jax.Array]
+AnyModule = TypeVar("AnyModule", bound=nnx.Module)
 
 
-def params_of(model: Model) -> Params:
-    """The arrays of a model by canonical name."""
-    return {name: variable[...] for name, variable in _parameters(model)}
+def params_of(model: nnx.Module) -> Params:
+    """The arrays that are differentiated, by canonical name."""
+    return {name: variable[...] for name, variable, _, _ in named_leaves(model) if isinstance(variable, nnx.Param)}
 
 
-def bind(model: Model, params: Mapping[str, jax.Array]) -> Model:
-    """A new model with these parameters; the given one, which may be abstract, is unchanged."""
+def statistics_of(model: nnx.Module) -> Params:
+    """The running statistics of BatchNorm, by canonical name; empty for a model without."""
+    return {name: variable[...] for name, variable, _, _ in named_leaves(model) if isinstance(variable, nnx.BatchStat)}
+
+
+def bind(
+    model: AnyModule, params: Mapping[str, jax.Array], statistics: Mapping[str, jax.Array] | None = None
+) -> AnyModule:
+    """A new model with these arrays; the given one, which may be abstract, is unchanged.
+
+    Args:
+        model: Whose structure and mode the new one has.
+        params: Every parameter by canonical name.
+        statistics: Every statistic by canonical name; None keeps the model's own.
+    """
     bound = nnx.clone(model)
-    for name, variable in list(_parameters(bound)):
-        variable.set_value(params[name])
-    return bound
-
-
-def _parameters(model: Model) -> Iterator[tuple[str, nnx.Param]]:
-    """Statistics aren't differentiated; they stay with the model."""
-    for name, variable, _, _ in named_leaves(model):
+    for name, variable, _, _ in list(named_leaves(bound)):
         if isinstance(variable, nnx.Param):
-            yield name, variable
+            variable.set_value(params[name])
+        elif statistics is not None:
+            variable.set_value(statistics[name])
+    return bound

@@ -27,3 +27,20 @@ def cross_entropy(
         labels = jax.nn.one_hot(labels, classes, dtype=logits.dtype)
     targets = labels * (1 - label_smoothing) + label_smoothing / classes
     return -(targets * jax.nn.log_softmax(logits, axis=-1)).sum(axis=-1)
+
+
+def divergence(
+    teacher: Float[Array, "b classes"], student: Float[Array, "b classes"], *, temperature: float
+) -> Float[Array, "b"]:
+    """temperature^2 * KL(p || q) of each example, in float32 or better (Hinton et al. 2015, arXiv:1503.02531).
+
+    p and q are the softmax of the logits divided by the temperature.
+
+    Args:
+        teacher: Logits of p.
+        student: Logits of q.
+        temperature: Above 1, the lesser classes count more.
+    """
+    wide = jnp.promote_types(student.dtype, jnp.float32)
+    p, q = (jax.nn.log_softmax(logits.astype(wide) / temperature, axis=-1) for logits in (teacher, student))
+    return temperature**2 * (jnp.exp(p) * (p - q)).sum(axis=-1)

@@ -9,26 +9,21 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from parity.checkpoints.shapes import is_statistic
 from parity.recipes import MOMENTS, Optimizer, decays, learning_rate_scale
-from parity.recipes.rules import expect_trainable
 
 from .functional import Params
-from .models import Model
 from .state_dict import canonical_shapes
 
 
-def make_optimizer(optimizer: Optimizer, model: Model, *, steps: int) -> optax.GradientTransformation:
+def make_optimizer(optimizer: Optimizer, model: Any, *, steps: int) -> optax.GradientTransformation:
     """Clipping by global norm, then AdamW or SGD, for the parameters that `functional` gives.
 
     Args:
         optimizer: Every number.
         model: Gives names and shapes; may be abstract.
         steps: Of the whole run.
-
-    Raises:
-        ValueError: The model has statistics, which no step would update.
     """
-    expect_trainable(model.config)
     clip = [] if optimizer.clip_norm is None else [optax.clip_by_global_norm(optimizer.clip_norm)]
     decay = optax.add_decayed_weights(optimizer.weight_decay, mask=decay_mask(model))
     rule = (
@@ -41,15 +36,15 @@ def make_optimizer(optimizer: Optimizer, model: Model, *, steps: int) -> optax.G
     return optax.chain(*clip, *rule, *layers, optax.scale_by_learning_rate(_schedule(optimizer, steps=steps)))
 
 
-def decay_mask(model: Model) -> dict[str, bool]:
+def decay_mask(model: Any) -> dict[str, bool]:
     """Whether each parameter decays, by canonical name."""
-    return {name: decays(name, shape) for name, shape in canonical_shapes(model).items()}
+    return {name: decays(name, shape) for name, shape in _trained(model).items()}
 
 
-def learning_rate_scales(model: Model, layer_decay: float) -> dict[str, float]:
+def learning_rate_scales(model: Any, layer_decay: float) -> dict[str, float]:
     """Factor of each parameter's learning rate, by canonical name."""
     depth = model.config.depth
-    return {name: learning_rate_scale(name, depth=depth, layer_decay=layer_decay) for name in canonical_shapes(model)}
+    return {name: learning_rate_scale(name, depth=depth, layer_decay=layer_decay) for name in _trained(model)}
 
 
 def learning_rate(count: jax.typing.ArrayLike, optimizer: Optimizer, *, steps: int) -> jax.Array:
@@ -76,6 +71,11 @@ def with_moments(opt_state: Any, step: int, moments: dict[str, Params]) -> Any:
         lambda path, leaf: jnp.full_like(leaf, step) if _is_counter(path) else leaf, opt_state
     )
     return optax.tree.set(counted, **moments)
+
+
+def _trained(model: Any) -> dict[str, tuple[int, ...]]:
+    """Canonical name and shape of each parameter; statistics aren't optimised."""
+    return {name: shape for name, shape in canonical_shapes(model).items() if not is_statistic(name)}
 
 
 def _is_counter(path: tuple[Any, ...]) -> bool:

@@ -11,7 +11,7 @@ from flax import nnx
 
 from parity.runs.start import Start
 
-from .functional import params_of
+from .functional import params_of, statistics_of
 from .run_checkpoints import read_state
 from .state_dict import load_state_dict
 from .train_step import Trainer, TrainState
@@ -34,7 +34,8 @@ def first_state(trainer: Trainer, start: Start) -> tuple[TrainState, dict[str, A
         return read_state(start.goes_on_from, trainer, start.recipe)
     if start.tensors is None:
         return None
-    leaves = trainer.abstract_state().params
+    state = trainer.abstract_state()
+    leaves = state.params | state.statistics
 
     def place(name: str, shape: tuple[int, ...], read: Callable[..., np.ndarray]) -> jax.Array:
         leaf = leaves[name]
@@ -42,4 +43,4 @@ def first_state(trainer: Trainer, start: Start) -> tuple[TrainState, dict[str, A
 
     model = nnx.clone(trainer.model)
     load_state_dict(model, start.tensors, source=start.recipe.init_from, place=place)
-    return trainer.start(params_of(model)), None
+    return trainer.start(params_of(model), statistics_of(model)), None

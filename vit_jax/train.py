@@ -22,13 +22,14 @@ from rich.console import Console
 
 from parity.recipes import Recipe
 from parity.runs.directory import check
+from parity.runs.frozen import record_frozen
 from parity.runs.inputs import Inputs, due
 from parity.runs.metrics import Reporter
 from parity.runs.start import Start
 
 from . import random
-from .checkpoint import save
-from .evaluate import Evaluation, evaluate
+from .checkpoint import load, save
+from .evaluate import Evaluation
 from .functional import Params, bind
 from .run_checkpoints import RunDirectory
 from .sharding import batch_sharding, check_batch_size, make_mesh
@@ -95,9 +96,12 @@ def train(
     check(directory, recipe, resume=resume, framework="flax")
     place = {"process_index": jax.process_index(), "process_count": jax.process_count()}
     inputs = Inputs(recipe, data_dir, directory=directory, **place)
-    kept = RunDirectory(directory, recipe, resume=resume, origin=inputs.start.origin)
+    kept = RunDirectory(directory, recipe, inputs.config, resume=resume, origin=inputs.start.origin)
+    if jax.process_index() == 0:
+        record_frozen(directory, inputs.frozen)
     with kept as run, _numerics(recipe), jax.set_mesh(mesh):
-        trainer = make_trainer(recipe, inputs.config, mesh)
+        helpers = {name: load(opened, mesh=mesh, dtype=_stored(recipe)) for name, opened in inputs.frozen.items()}
+        trainer = make_trainer(recipe, inputs.config, mesh, helpers)
         with closing(inputs.train_batches()) as batches:
             last = recipe.steps if stop_at is None else min(stop_at, recipe.steps)
             session = _Session(recipe, last, trainer, run, inputs, batches, on_step)
@@ -105,9 +109,8 @@ def train(
             first = int(state.step)
             with _reporter(inputs.start, directory, first=first, console=console) as reporter:
                 state, evaluation = session.finish(state, first, reporter)
-        _save_model(trainer, state.params, directory / MODEL, start=inputs.start)
-        if state.ema is not None:
-            _save_model(trainer, state.ema, directory / MODEL_EMA, start=inputs.start)
+        for tensors, name in zip(_kinds(state), (MODEL, MODEL_EMA), strict=False):
+            _save_model(trainer, tensors, directory / name, start=inputs.start)
     return Result(
         directory=directory,
         model=directory / MODEL,
@@ -160,10 +163,10 @@ class _Session:
 
     def _evaluate(self, step: int, state: TrainState, reporter: Reporter | None) -> Evaluation:
         """Evaluates in the precision of the training, the averaged parameters too; returns that of the last ones."""
-        evaluations = [_evaluation(self.trainer, params, self.recipe, self.inputs) for params in _kinds(state)]
+        evaluations = [_evaluation(self.trainer, tensors, self.recipe, self.inputs) for tensors in _kinds(state)]
         for ema, evaluation in enumerate(evaluations):
             if reporter is not None:
-                reporter.evaluation(step, accuracy=evaluation.accuracy, loss=evaluation.loss, ema=bool(ema))
+                reporter.evaluation(step, evaluation.metrics, ema=bool(ema))
         return evaluations[0]
 
     def _keys(self) -> list[Any]:
@@ -201,21 +204,29 @@ def _put(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str, jax
     return {name: jax.make_array_from_process_local_data(sharding, value) for name, value in batch.items()}
 
 
+def _stored(recipe: Recipe) -> Any:
+    """The type of everything that is kept, whatever the precision of the computation."""
+    return jnp.float64 if recipe.precision == "float64" else jnp.float32
+
+
 def _kinds(state: TrainState) -> list[Params]:
-    """The last parameters, and the averaged ones if there are any."""
-    return [state.params] if state.ema is None else [state.params, state.ema]
+    """The last parameters and statistics, and the averaged ones if there are any."""
+    last = state.params | state.statistics
+    return [last] if state.ema is None else [last, state.ema]
 
 
-def _evaluation(trainer: Trainer, params: Params, recipe: Recipe, inputs: Inputs) -> Evaluation:
-    params = {name: value.astype(jnp.dtype(recipe.precision)) for name, value in params.items()}
-    return evaluate(bind(trainer.model, params), inputs.test_batches(), mesh=trainer.mesh)
+def _evaluation(trainer: Trainer, tensors: Params, recipe: Recipe, inputs: Inputs) -> Evaluation:
+    params = {name: value.astype(jnp.dtype(recipe.precision)) for name, value in tensors.items()}
+    model = bind(trainer.model, params, tensors)
+    return trainer.objective.evaluate(model, inputs.test_batches(), mesh=trainer.mesh)
 
 
-def _save_model(trainer: Trainer, params: Params, path: Path, *, start: Start) -> None:
-    """Gathers the parameters one by one, and the first process writes them."""
+def _save_model(trainer: Trainer, tensors: Params, path: Path, *, start: Start) -> None:
+    """Gathers the tensors one by one, and the first process writes them."""
     gathered = {}
-    for key, value in params.items():
+    for key, value in tensors.items():
         whole = value if jax.process_count() == 1 else multihost_utils.process_allgather(value, tiled=True)
         gathered[key] = np.asarray(whole)
     if jax.process_index() == 0:
-        save(bind(trainer.model, gathered), path, name=start.name, source=start.source())
+        model = trainer.objective.exported(bind(trainer.model, gathered, gathered))
+        save(model, path, name=start.name, source=start.source())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -16,16 +16,14 @@ from parity.configs import Config
 from parity.recipes import Recipe
 
 from . import random
-from .functional import Params, bind, params_of
-from .losses import cross_entropy
-from .mix import mix_images, mix_targets
-from .models import Model, create_model
-from .normalize import normalize
+from .functional import Params, bind, params_of, statistics_of
+from .models import Model
+from .objectives import Objective, make_objective
+from .objectives.objective import Loss
 from .optim import learning_rate, make_optimizer
 from .sharding import batch_sharding, parameter_shardings, replicated
 
 Metrics = dict[str, jax.Array]
-TrainStep = Callable[["TrainState", Mapping[str, jax.Array], random.Key], tuple["TrainState", Metrics]]
 
 
 @jax.tree_util.register_dataclass
@@ -34,16 +32,20 @@ class TrainState:
     """What a step changes.
 
     Attributes:
-        step: Steps that were made, int32.
-        params: By canonical name, float32 or float64.
-        opt_state: optax's.
-        ema: The average of the parameters, if the recipe asks for it.
+        step: The number of steps that were made, int32.
+        params: What is trained, by canonical name, float32 or float64.
+        opt_state: The state of optax's optimiser.
+        ema: The average of parameters and statistics, if the recipe asks for it.
+        statistics: The running statistics of BatchNorm, by canonical name; empty for a model without.
+        carried: What the objective carries from step to step: dictionaries of arrays, by its own names.
     """
 
     step: Any
     params: Params
     opt_state: Any
     ema: Params | None = None
+    statistics: Params = field(default_factory=dict)
+    carried: dict[str, Params] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,21 +53,38 @@ class Trainer:
     """The compiled-on-demand functions of a run; all of them run under `jax.set_mesh(mesh)`.
 
     Attributes:
-        model: Abstract: the structure that parameters are bound to.
-        mesh: Over which state and batches are split.
-        shardings: Of each leaf of the state.
-        init: From a key to the first state, created where it belongs.
-        start: From the first parameters, which are where they belong, to the first state.
-        step: From state, batch and key to the next state (the old one is donated) and metrics. The batch holds uint8
-            images (b, h, w, c) and labels, and what `parity.data.mix_draws` adds; the key is that of the run.
+        objective: What is learned.
+        model: What is trained, without memory: the structure that parameters are bound to.
+        mesh: The mesh over which state and batches are split.
+        shardings: How each leaf of the state is split.
+        init: Makes the first state from a key, where it belongs.
+        start: Makes the first state from the first parameters and statistics, which are where they belong.
+        frozen: Parameters and statistics of each frozen model, by its name.
+        jitted: The step as a function of `frozen`, state, batch and key.
     """
 
-    model: Model
+    objective: Objective
+    model: Any
     mesh: Mesh
     shardings: TrainState
     init: Callable[[random.Key], TrainState]
-    start: Callable[[Params], TrainState]
-    step: Any
+    start: Callable[[Params, Params], TrainState]
+    frozen: Mapping[str, Params]
+    jitted: Any
+
+    def step(self, state: TrainState, batch: Mapping[str, jax.Array], key: random.Key) -> tuple[TrainState, Metrics]:
+        """The next state and the metrics of a step; the state that is given is donated.
+
+        Args:
+            state: Before the step.
+            batch: As `parity.data.train_batches` yields it, split over the mesh.
+            key: The key of the run; the step's own follows from it and from the number of the step.
+        """
+        return self.jitted(self.frozen, state, batch, key)
+
+    def lower(self, state: Any, batch: Any, key: Any) -> jax.stages.Lowered:
+        """The step, traced for shapes, types and shardings."""
+        return self.jitted.lower(self.frozen, state, batch, key)
 
     def abstract_state(self) -> TrainState:
         """Shapes, types and shardings of the state, without memory."""
@@ -77,114 +96,147 @@ class Trainer:
         )
 
 
-def make_trainer(recipe: Recipe, config: Config, mesh: Mesh) -> Trainer:
+def make_trainer(recipe: Recipe, config: Config, mesh: Mesh, frozen: Mapping[str, Model] | None = None) -> Trainer:
     """Builds the functions of a run.
 
     Args:
-        recipe: Of the run.
-        config: The model's.
+        recipe: The recipe of the run.
+        config: The config of the model.
         mesh: From `make_mesh`; its devices may be those of a topology that isn't there, to compile for.
+        frozen: The models that help and never change, by name, where they belong on the mesh.
     """
-    model = nnx.eval_shape(lambda: create_model(config, rngs=nnx.Rngs(0), execution=recipe.execution))
+    objective = make_objective(recipe, config, frozen)
+    model = nnx.eval_shape(lambda: objective.create(rngs=nnx.Rngs(0)))
     optimizer = make_optimizer(recipe.optimizer, model, steps=recipe.steps)
     dtype = jnp.float64 if recipe.precision == "float64" else jnp.float32
 
     def init(key: random.Key) -> TrainState:
-        params = params_of(create_model(config, rngs=nnx.Rngs(key)))
-        return start({name: value.astype(dtype) for name, value in params.items()})
+        new = objective.create(rngs=nnx.Rngs(key))
+        return start(*jax.tree.map(lambda value: value.astype(dtype), (params_of(new), statistics_of(new))))
 
-    def start(params: Params) -> TrainState:
+    def start(params: Params, statistics: Params) -> TrainState:
         # A copy, for one buffer can't be donated twice.
-        ema = None if recipe.ema_decay is None else jax.tree.map(jnp.copy, params)
-        return TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=optimizer.init(params), ema=ema)
+        ema = None if recipe.ema_decay is None else jax.tree.map(jnp.copy, params | statistics)
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            opt_state=optimizer.init(params),
+            ema=ema,
+            statistics=statistics,
+            carried=jax.tree.map(jnp.copy, objective.carried(params)),
+        )
 
     shardings = _state_shardings(jax.eval_shape(init, _abstract_key()), parameter_shardings(model, mesh), mesh)
-    step = jax.jit(
-        make_train_step(model, recipe),
-        in_shardings=(shardings, batch_sharding(mesh), replicated(mesh)),
+    arrays = {name: params_of(model) | statistics_of(model) for name, model in objective.frozen.items()}
+    jitted = jax.jit(
+        make_train_step(model, objective),
+        in_shardings=(
+            {name: parameter_shardings(model, mesh) for name, model in objective.frozen.items()},
+            shardings,
+            batch_sharding(mesh),
+            replicated(mesh),
+        ),
         out_shardings=(shardings, replicated(mesh)),
-        donate_argnums=0,
+        donate_argnums=1,
     )
     # Drawing the initial values isn't worth optimising: on a CPU that takes five times as long to compile.
     init_options = {"xla_backend_optimization_level": 0}
     return Trainer(
+        objective=objective,
         model=model,
         mesh=mesh,
         shardings=shardings,
         init=jax.jit(init, out_shardings=shardings, compiler_options=init_options),
         start=jax.jit(start, out_shardings=shardings, compiler_options=init_options),
-        step=step,
+        frozen=arrays,
+        jitted=jitted,
     )
 
 
-def make_train_step(model: Model, recipe: Recipe) -> TrainStep:
-    """One step of gradient descent as a pure function of state, batch and the run's key."""
+def make_train_step(model: Any, objective: Objective) -> Callable[..., tuple[TrainState, Metrics]]:
+    """One step of gradient descent as a pure function of frozen parameters, state, batch and the run's key.
+
+    Args:
+        model: What is trained, without memory.
+        objective: What is learned.
+    """
+    recipe = objective.recipe
     optimizer = make_optimizer(recipe.optimizer, model, steps=recipe.steps)
 
-    def train_step(state: TrainState, batch: Mapping[str, jax.Array], key: random.Key) -> tuple[TrainState, Metrics]:
+    def train_step(
+        frozen: Mapping[str, Params], state: TrainState, batch: Mapping[str, jax.Array], key: random.Key
+    ) -> tuple[TrainState, Metrics]:
         # A resumed run draws the same masks, because the step alone decides them.
         key = random.fold_in(key, state.step)
-        (loss, accuracy), grads = _gradients(model, recipe, state.params, _inputs(model, recipe, batch), key)
+        (loss, statistics), grads = _gradients(model, objective, frozen, state, objective.inputs(batch), key)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params: Any = optax.apply_updates(state.params, updates)  # optax's type is any tree
         metrics = {
-            "loss": loss,
-            "accuracy": accuracy,
+            "loss": loss.value,
+            **loss.metrics,
             "grad_norm": optax.tree.norm(grads),
             "learning_rate": learning_rate(state.step, recipe.optimizer, steps=recipe.steps),
         }
-        ema = None if state.ema is None else _averaged(state.ema, params, recipe.ema_decay)
-        return TrainState(step=state.step + 1, params=params, opt_state=opt_state, ema=ema), metrics
+        new = TrainState(
+            step=state.step + 1,
+            params=params,
+            opt_state=opt_state,
+            ema=None if state.ema is None else _averaged(state.ema, params | statistics, recipe.ema_decay),
+            statistics=statistics,
+            carried=objective.after_step(state.carried, params, loss.seen, state.step),
+        )
+        return new, metrics
 
     return train_step
 
 
-def _inputs(model: Model, recipe: Recipe, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Normalised images, targets and labels."""
-    images = normalize(batch["image"], model.config.preprocessing, jnp.dtype(recipe.precision))
-    if not recipe.data.augmentation.mixes:
-        return images, batch["label"], batch["label"]
-    lam = batch["lam"]
-    targets = mix_targets(batch["label"], lam, num_classes=model.config.num_classes, dtype=images.dtype)
-    return mix_images(images, lam, batch["box"]), targets, batch["label"]
-
-
 def _gradients(
-    model: Model, recipe: Recipe, params: Params, inputs: tuple[jax.Array, ...], key: random.Key
-) -> tuple[tuple[jax.Array, jax.Array], Params]:
-    """Mean loss, accuracy and gradients of a batch, computed in `recipe.accumulate` parts."""
-    compute_dtype = jnp.dtype(recipe.precision)
+    model: Any,
+    objective: Objective,
+    frozen: Mapping[str, Params],
+    state: TrainState,
+    inputs: dict[str, jax.Array],
+    key: random.Key,
+) -> tuple[tuple[Loss, Params], Params]:
+    """Mean loss, new statistics and gradients of a batch, computed in `recipe.accumulate` parts, one after another."""
+    compute_dtype = jnp.dtype(objective.recipe.precision)
 
-    def loss_and_accuracy(
-        params: Params, inputs: tuple[jax.Array, ...], key: random.Key
-    ) -> tuple[jax.Array, jax.Array]:
+    def cast(params: Params) -> Params:
+        return {name: value.astype(compute_dtype) for name, value in params.items()}
+
+    helpers = {name: bind(helper, cast(frozen[name]), frozen[name]) for name, helper in objective.frozen.items()}
+
+    def compute(params: Params, statistics: Params, inputs: Any, key: random.Key) -> Any:
         # The cast is part of the differentiated function: gradients come back in the parameters' own precision.
-        cast = {name: value.astype(compute_dtype) for name, value in params.items()}
-        images, targets, labels = inputs
-        logits = bind(model, cast)(images, key=key)
-        loss = cross_entropy(logits, targets, label_smoothing=recipe.label_smoothing)
-        return loss.mean(), (logits.argmax(axis=-1) == labels).mean()
+        bound = bind(model, cast(params), statistics)
+        loss = objective.loss(bound, helpers, state.carried, inputs, key)
+        return loss.value, (loss, statistics_of(bound))
 
-    compute = jax.value_and_grad(loss_and_accuracy, has_aux=True)
-    parts = recipe.accumulate
+    differentiated = jax.grad(compute, has_aux=True)
+    parts = objective.recipe.accumulate
     if parts == 1:
-        return compute(params, inputs, key)
+        grads, (loss, statistics) = differentiated(state.params, state.statistics, inputs, key)
+        return (loss, statistics), grads
     # Part i is rows i, i + parts, ...: each device takes its own rows, and nothing is sent.
     split = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1), inputs)
     keys = jnp.stack([random.fold_in(key, part) for part in range(parts)])
 
-    def add(total: Any, part: Any) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, compute(params, *part)), None
+    def add(carry: Any, part: Any) -> tuple[Any, None]:
+        total, statistics = carry
+        grads, (loss, statistics) = differentiated(state.params, statistics, *part)
+        return (jax.tree.map(jnp.add, total, (loss, grads)), statistics), None
 
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(compute, params, inputs, key))
-    total, _ = jax.lax.scan(add, zeros, (split, keys))
-    return jax.tree.map(lambda x: x / parts, total)
+    grads, (loss, _) = jax.eval_shape(differentiated, state.params, state.statistics, inputs, key)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (loss, grads))
+    (total, statistics), _ = jax.lax.scan(add, (zeros, state.statistics), (split, keys))
+    loss, grads = jax.tree.map(lambda x: x / parts, total)
+    return (loss, statistics), grads
 
 
-def _averaged(ema: Params, params: Params, decay: float | None) -> Params:
-    """Decay * ema + (1 - decay) * params."""
+def _averaged(ema: Params, values: Params, decay: float | None) -> Params:
+    """Decay * ema + (1 - decay) * values, statistics among them, as in timm's `ModelEmaV3`."""
     assert decay is not None  # there is an average for such recipes alone
-    return {name: ema[name] * decay + params[name] * (1 - decay) for name in ema}
+    return {name: ema[name] * decay + values[name] * (1 - decay) for name in ema}
 
 
 def _abstract_key() -> random.Key:
@@ -192,12 +244,16 @@ def _abstract_key() -> random.Key:
     return jax.eval_shape(lambda: random.key(0))
 
 
-def _state_shardings(state: TrainState, params: Mapping[str, jax.sharding.NamedSharding], mesh: Mesh) -> TrainState:
-    """The optimiser keeps dictionaries like the parameters', which are split as they are; counters are whole."""
+def _state_shardings(state: TrainState, tensors: Mapping[str, jax.sharding.NamedSharding], mesh: Mesh) -> TrainState:
+    """Splits dictionaries of the model's tensors as the model's are, wherever the state has one; the rest is whole.
 
-    def is_like_params(node: Any) -> bool:
-        return isinstance(node, dict) and node.keys() == params.keys()
+    Those are parameters, moments and average, and what an objective carries under the same names.
+    """
 
-    return jax.tree.map(
-        lambda node: dict(params) if is_like_params(node) else replicated(mesh), state, is_leaf=is_like_params
-    )
+    def is_of_tensors(node: Any) -> bool:
+        return isinstance(node, dict) and bool(node) and node.keys() <= tensors.keys()
+
+    def split(node: Any) -> Any:
+        return {name: tensors[name] for name in node} if is_of_tensors(node) else replicated(mesh)
+
+    return jax.tree.map(split, state, is_leaf=is_of_tensors)

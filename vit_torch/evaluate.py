@@ -36,6 +36,11 @@ class Evaluation:
     predictions: np.ndarray
     losses: np.ndarray
 
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What a run reports of it."""
+        return {"accuracy": self.accuracy, "loss": self.loss}
+
 
 def evaluate(
     model: Model,

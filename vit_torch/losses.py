@@ -27,3 +27,20 @@ def cross_entropy(
         labels = torch.nn.functional.one_hot(labels.long(), classes).to(logits.dtype)
     targets = labels * (1 - label_smoothing) + label_smoothing / classes
     return -(targets * torch.log_softmax(logits, dim=-1)).sum(dim=-1)
+
+
+def divergence(
+    teacher: Float[Tensor, "b classes"], student: Float[Tensor, "b classes"], *, temperature: float
+) -> Float[Tensor, "b"]:
+    """temperature^2 * KL(p || q) of each example, in float32 or better (Hinton et al. 2015, arXiv:1503.02531).
+
+    p and q are the softmax of the logits divided by the temperature.
+
+    Args:
+        teacher: Logits of p.
+        student: Logits of q.
+        temperature: Above 1, the lesser classes count more.
+    """
+    wide = torch.promote_types(student.dtype, torch.float32)
+    p, q = (torch.log_softmax(logits.to(wide) / temperature, dim=-1) for logits in (teacher, student))
+    return temperature**2 * (torch.exp(p) * (p - q)).sum(dim=-1)

@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from parity import recipes
+from parity.checkpoints.shapes import is_statistic
 from parity.recipes import Optimizer, decays, learning_rate_scale
-from parity.recipes.rules import expect_trainable
+from parity.runs.read_training import TORCH_MOMENTS as MOMENTS
 
-from .models import Model
 from .state_dict import canonical_shapes
 
-# The same moments in PyTorch's words, by optax's.
-MOMENTS = {"adamw": {"mu": "exp_avg", "nu": "exp_avg_sq"}, "sgd": {"trace": "momentum_buffer"}}
 
-
-def make_optimizer(optimizer: Optimizer, model: Model, *, steps: int) -> torch.optim.Optimizer:
+def make_optimizer(optimizer: Optimizer, model: Any, *, steps: int) -> torch.optim.Optimizer:
     """AdamW or SGD; the step clips, and sets each group's learning rate to `learning_rate` times its `scale`.
 
     Args:
         optimizer: Every number.
         model: Gives parameters and their names.
         steps: Of the whole run.
-
-    Raises:
-        ValueError: The model has statistics, which no step would update.
     """
-    expect_trainable(model.config)
     decay, scales = decay_mask(model), learning_rate_scales(model, optimizer.layer_decay)
     groups: dict[tuple[float, bool], list[tuple[str, nn.Parameter]]] = {}
     for name, parameter in model.named_parameters():
@@ -44,15 +38,15 @@ def make_optimizer(optimizer: Optimizer, model: Model, *, steps: int) -> torch.o
     return torch.optim.SGD(params, lr=rate, momentum=optimizer.momentum)
 
 
-def decay_mask(model: Model) -> dict[str, bool]:
+def decay_mask(model: Any) -> dict[str, bool]:
     """Whether each parameter decays, by canonical name."""
-    return {name: decays(name, shape) for name, shape in canonical_shapes(model).items()}
+    return {name: decays(name, shape) for name, shape in _trained(model).items()}
 
 
-def learning_rate_scales(model: Model, layer_decay: float) -> dict[str, float]:
+def learning_rate_scales(model: Any, layer_decay: float) -> dict[str, float]:
     """Factor of each parameter's learning rate, by canonical name."""
     depth = model.config.depth
-    return {name: learning_rate_scale(name, depth=depth, layer_decay=layer_decay) for name in canonical_shapes(model)}
+    return {name: learning_rate_scale(name, depth=depth, layer_decay=layer_decay) for name in _trained(model)}
 
 
 def learning_rate(count: int, optimizer: Optimizer, *, steps: int) -> float:
@@ -92,6 +86,11 @@ def set_learning_rate(opt_state: torch.optim.Optimizer, rate: float) -> None:
     """Gives each group its part of the rate."""
     for group in opt_state.param_groups:
         group["lr"] = rate * group["scale"]
+
+
+def _trained(model: Any) -> dict[str, tuple[int, ...]]:
+    """Canonical name and shape of each parameter; statistics aren't optimised."""
+    return {name: shape for name, shape in canonical_shapes(model).items() if not is_statistic(name)}
 
 
 def _kind(opt_state: torch.optim.Optimizer) -> str:

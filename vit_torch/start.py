@@ -30,4 +30,4 @@ def first_state(trainer: Trainer, start: Start) -> tuple[TrainState, dict[str, A
         return None
     model = create_model(start.config, device="meta")
     load_state_dict(model, start.tensors, source=start.recipe.init_from)
-    return trainer.start(dict(model.named_parameters())), None
+    return trainer.start(dict(model.named_parameters()), dict(model.named_buffers())), None

@@ -19,16 +19,17 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from parity.checkpoints.shapes import is_statistic
 from parity.recipes import Recipe
 from parity.runs.directory import check
+from parity.runs.frozen import record_frozen
 from parity.runs.inputs import Inputs, due
 from parity.runs.metrics import Reporter
 from parity.runs.start import Start
 
 from . import random
-from .checkpoint import save
-from .evaluate import Evaluation, evaluate
-from .models import Model, create_model
+from .checkpoint import load, save
+from .evaluate import Evaluation
 from .parallel import processes
 from .run_checkpoints import RunDirectory
 from .start import first_state
@@ -96,9 +97,12 @@ def train(
     check(directory, recipe, resume=resume, framework="torch")
     place = {"process_index": rank, "process_count": world}
     inputs = Inputs(recipe, data_dir, directory=directory, **place)
-    kept = RunDirectory(directory, recipe, resume=resume, origin=inputs.start.origin)
+    kept = RunDirectory(directory, recipe, inputs.config, resume=resume, origin=inputs.start.origin)
+    if rank == 0:
+        record_frozen(directory, inputs.frozen)
     with kept as run, _numerics(recipe):
-        trainer = make_trainer(recipe, inputs.config, device)
+        helpers = {name: load(opened, device=device, dtype=_stored(recipe)) for name, opened in inputs.frozen.items()}
+        trainer = make_trainer(recipe, inputs.config, device, helpers)
         with closing(inputs.train_batches()) as batches:
             last = recipe.steps if stop_at is None else min(stop_at, recipe.steps)
             session = _Session(recipe, last, trainer, run, inputs, batches, on_step)
@@ -106,9 +110,8 @@ def train(
             first = state.step
             with _reporter(inputs.start, directory, first=first, console=console) as reporter:
                 state, evaluation = session.finish(state, first, reporter)
-        _save_model(trainer, state.params, directory / MODEL, start=inputs.start)
-        if state.ema is not None:
-            _save_model(trainer, state.ema, directory / MODEL_EMA, start=inputs.start)
+        for tensors, name in zip(_kinds(state), (MODEL, MODEL_EMA), strict=False):
+            _save_model(trainer, tensors, directory / name, start=inputs.start)
     return Result(
         directory=directory,
         model=directory / MODEL,
@@ -162,10 +165,10 @@ class _Session:
 
     def _evaluate(self, step: int, state: TrainState, reporter: Reporter | None) -> Evaluation:
         """Evaluates in the precision of the training, the averaged parameters too; returns that of the last ones."""
-        evaluations = [_evaluation(self.trainer, params, self.recipe, self.inputs) for params in _kinds(state)]
+        evaluations = [_evaluation(self.trainer, tensors, self.recipe, self.inputs) for tensors in _kinds(state)]
         for ema, evaluation in enumerate(evaluations):
             if reporter is not None:
-                reporter.evaluation(step, accuracy=evaluation.accuracy, loss=evaluation.loss, ema=bool(ema))
+                reporter.evaluation(step, evaluation.metrics, ema=bool(ema))
         return evaluations[0]
 
     def _keys(self) -> list[Any]:
@@ -201,31 +204,39 @@ def _reporter(start: Start, directory: Path, *, first: int, console: Console | N
     )
 
 
-def _put(batch: Mapping[str, np.ndarray], model: Model) -> dict[str, Tensor]:
+def _put(batch: Mapping[str, np.ndarray], model: torch.nn.Module) -> dict[str, Tensor]:
     """This process's rows on the device of the model."""
     device = next(model.parameters()).device
     # A copy, for grain's arrays can't be written to, and PyTorch warns of that.
     return {name: torch.from_numpy(np.array(value)).to(device, non_blocking=True) for name, value in batch.items()}
 
 
+def _stored(recipe: Recipe) -> torch.dtype:
+    """The type of everything that is kept, whatever the precision of the computation."""
+    return torch.float64 if recipe.precision == "float64" else torch.float32
+
+
 def _kinds(state: TrainState) -> list[Params]:
-    """The last parameters, and the averaged ones if there are any."""
-    return [state.params] if state.ema is None else [state.params, state.ema]
+    """The last parameters and statistics, and the averaged ones if there are any."""
+    last = {**state.params, **state.statistics}
+    return [last] if state.ema is None else [last, state.ema]
 
 
-def _evaluation(trainer: Trainer, params: Params, recipe: Recipe, inputs: Inputs) -> Evaluation:
-    params = {name: value.detach().to(getattr(torch, recipe.precision)) for name, value in params.items()}
-    return evaluate(_bind(trainer, params), inputs.test_batches(), parallel=processes()[1] > 1)
+def _evaluation(trainer: Trainer, tensors: Params, recipe: Recipe, inputs: Inputs) -> Evaluation:
+    dtype = getattr(torch, recipe.precision)
+    cast = {name: value.detach() if is_statistic(name) else value.detach().to(dtype) for name, value in tensors.items()}
+    return trainer.objective.evaluate(_bind(trainer, cast), inputs.test_batches(), parallel=processes()[1] > 1)
 
 
-def _save_model(trainer: Trainer, params: Params, path: Path, *, start: Start) -> None:
-    """The first process writes the parameters."""
+def _save_model(trainer: Trainer, tensors: Params, path: Path, *, start: Start) -> None:
+    """The first process writes the tensors."""
     if processes()[0] == 0:
-        save(_bind(trainer, params), path, name=start.name, source=start.source())
+        model = trainer.objective.exported(_bind(trainer, tensors))
+        save(model, path, name=start.name, source=start.source())
 
 
-def _bind(trainer: Trainer, params: Params) -> Model:
-    """A new model with these parameters."""
-    model = create_model(trainer.model.config, device="meta", execution=trainer.model.execution)
-    model.load_state_dict(dict(params), assign=True)
+def _bind(trainer: Trainer, tensors: Params) -> Any:
+    """A new module with these parameters and statistics."""
+    model = trainer.objective.create(device="meta")
+    model.load_state_dict(dict(tensors), assign=True)
     return model

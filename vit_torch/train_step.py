@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,10 +20,9 @@ from parity.configs import Config
 from parity.recipes import Recipe
 
 from . import random
-from .losses import cross_entropy
-from .mix import mix_images, mix_targets
-from .models import Model, create_model
-from .normalize import normalize
+from .models import Model
+from .objectives import Objective, make_objective
+from .objectives.objective import Loss
 from .optim import learning_rate, make_optimizer, set_learning_rate
 from .parallel import processes
 
@@ -37,16 +36,20 @@ class TrainState:
     """What a step changes, in place.
 
     Attributes:
-        step: Steps that were made.
-        params: The model's own, by canonical name, float32 or float64.
+        step: The number of steps that were made.
+        params: What is trained, the module's own parameters, by canonical name, float32 or float64.
         opt_state: PyTorch's optimiser.
-        ema: The average of the parameters, if the recipe asks for it.
+        ema: The average of parameters and statistics, if the recipe asks for it.
+        statistics: The running statistics of BatchNorm, the module's own, by canonical name; empty for a model without.
+        carried: What the objective carries from step to step: dictionaries of arrays, by its own names.
     """
 
     step: int
     params: Params
     opt_state: torch.optim.Optimizer
     ema: Params | None = None
+    statistics: Params = field(default_factory=dict)
+    carried: Mapping[str, Params] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,76 +57,101 @@ class Trainer:
     """The functions of a run.
 
     Attributes:
-        model: Whose parameters the state holds.
-        init: From a key to the first state.
-        start: From the first parameters, which it takes, to the first state.
-        step: From state, batch and key to the state, changed, and metrics. The batch holds this process's uint8 images
-            (b, h, w, c) and labels, and what `parity.data.mix_draws` adds; the key is that of the run.
+        objective: What is learned.
+        model: What is trained, whose parameters and statistics the state holds.
+        init: Makes the first state from a key.
+        start: Makes the first state from the first parameters and statistics, which it takes.
+        step: Makes the next state, which is the one it is given, changed, and metrics from state, batch and key. The
+            batch is this process's part of what `parity.data.train_batches` yields; the key is that of the run.
     """
 
-    model: Model
+    objective: Objective
+    model: Any
     init: Callable[[random.Key], TrainState]
-    start: Callable[[Params], TrainState]
-    step: Any
+    start: Callable[[Params, Params], TrainState]
+    step: TrainStep
 
 
-def make_trainer(recipe: Recipe, config: Config, device: torch.device | str | None = None) -> Trainer:
+def make_trainer(
+    recipe: Recipe,
+    config: Config,
+    device: torch.device | str | None = None,
+    frozen: Mapping[str, Model] | None = None,
+) -> Trainer:
     """Builds the functions of a run.
 
     Args:
-        recipe: Of the run.
-        config: The model's.
-        device: Of the parameters.
+        recipe: The recipe of the run.
+        config: The config of the model.
+        device: Where the parameters are.
+        frozen: The models that help and never change, by name, on the device.
     """
-    model = create_model(config, device="meta", execution=recipe.execution)
+    objective = make_objective(recipe, config, frozen)
+    model = objective.create(device="meta")
     dtype = torch.float64 if recipe.precision == "float64" else torch.float32
 
     def init(key: random.Key) -> TrainState:
         with torch.random.fork_rng(devices=[]):
             if isinstance(key, random.Threefry):
                 torch.manual_seed(int(key.words[1]))
-            return start(dict(create_model(config).named_parameters()))
+            new = objective.create()
+        return start(dict(new.named_parameters()), dict(new.named_buffers()))
 
-    def start(params: Params) -> TrainState:
-        for name, value in params.items():
+    def start(params: Params, statistics: Params) -> TrainState:
+        for name, value in {**params, **statistics}.items():
             owner, _, attribute = name.rpartition(".")
-            parameter = nn.Parameter(value.detach().to(device=device, dtype=dtype))
-            setattr(model.get_submodule(owner), attribute, parameter)
-        params = dict(model.named_parameters())
+            tensor = value.detach().to(device=device, dtype=dtype)
+            setattr(model.get_submodule(owner), attribute, nn.Parameter(tensor) if name in params else tensor)
+        params, statistics = dict(model.named_parameters()), dict(model.named_buffers())
         # A copy, for the step changes parameters in place.
-        ema = None if recipe.ema_decay is None else {name: value.detach().clone() for name, value in params.items()}
-        opt_state = make_optimizer(recipe.optimizer, model, steps=recipe.steps)
-        return TrainState(step=0, params=params, opt_state=opt_state, ema=ema)
+        values = {**params, **statistics}
+        return TrainState(
+            step=0,
+            params=params,
+            opt_state=make_optimizer(recipe.optimizer, model, steps=recipe.steps),
+            ema=None if recipe.ema_decay is None else {name: value.detach().clone() for name, value in values.items()},
+            statistics=statistics,
+            carried=objective.carried(params),
+        )
 
-    return Trainer(model=model, init=init, start=start, step=make_train_step(model, recipe))
+    step = make_train_step(model, objective)
+    return Trainer(objective=objective, model=model, init=init, start=start, step=step)
 
 
-def make_train_step(model: Model, recipe: Recipe) -> TrainStep:
-    """One step of gradient descent."""
-    loss = _Loss(model, recipe)
+def make_train_step(model: Any, objective: Objective) -> TrainStep:
+    """One step of gradient descent.
+
+    Args:
+        model: What is trained.
+        objective: What is learned.
+    """
+    recipe = objective.recipe
+    loss = _Loss(model, objective)
     parallel: list[_Loss | DistributedDataParallel] = []  # made in the first step, when there are parameters
 
     def train_step(state: TrainState, batch: Mapping[str, Tensor], key: random.Key) -> tuple[TrainState, Metrics]:
         # A resumed run draws the same masks, because the step alone decides them.
         key = random.fold_in(key, state.step)
         if not parallel:
-            # A mask token has no gradient where nothing is masked.
-            unused = model.config.mask_token
-            many = processes()[1] > 1
-            parallel.append(DistributedDataParallel(loss, find_unused_parameters=unused) if many else loss)
-        value, accuracy = _gradients(parallel[0], recipe, state.params, _inputs(model, recipe, batch), key)
+            # A mask token has no gradient where nothing is masked. Statistics are those of the whole batch anyway.
+            unused = any(name.endswith("mask_token") for name in state.params)
+            options: Any = {"find_unused_parameters": unused, "broadcast_buffers": False}
+            parallel.append(DistributedDataParallel(loss, **options) if processes()[1] > 1 else loss)
+        found = _gradients(parallel[0], recipe, state, objective.inputs(batch), key)
         grad_norm = _clip(state.params, recipe.optimizer.clip_norm)
         rate = learning_rate(state.step, recipe.optimizer, steps=recipe.steps)
         set_learning_rate(state.opt_state, rate)
         state.opt_state.step()
         metrics = {
-            "loss": value,
-            "accuracy": accuracy,
+            "loss": found.value,
+            **found.metrics,
             "grad_norm": grad_norm,
             "learning_rate": torch.tensor(rate, dtype=torch.float64),
         }
         if state.ema is not None:
-            _average(state.ema, state.params, recipe.ema_decay)
+            _average(state.ema, {**state.params, **state.statistics}, recipe.ema_decay)
+        with torch.no_grad():
+            state.carried = objective.after_step(state.carried, state.params, found.seen, state.step)
         state.step += 1
         return state, metrics
 
@@ -131,55 +159,73 @@ def make_train_step(model: Model, recipe: Recipe) -> TrainStep:
 
 
 class _Loss(nn.Module):
-    """Mean loss and accuracy of some rows."""
+    """The objective's loss as a module, which `DistributedDataParallel` can wrap."""
 
-    def __init__(self, model: Model, recipe: Recipe):
+    def __init__(self, model: nn.Module, objective: Objective):
         super().__init__()
         self.model = model
-        self._dtype = getattr(torch, recipe.precision)
-        self._label_smoothing = recipe.label_smoothing
+        self._dtype = getattr(torch, objective.recipe.precision)
+        self._bound = _Bound(model, objective)
+        # Not submodules: nothing of them is trained, and they are cast once.
+        self._frozen = [{name: helper.to(self._dtype) for name, helper in objective.frozen.items()}]
 
-    def forward(self, inputs: tuple[Tensor, ...], key: random.Key) -> tuple[Tensor, Tensor]:
+    def forward(self, carried: Mapping[str, Params], inputs: Mapping[str, Tensor], key: random.Key) -> Loss:
         # The cast is part of the differentiated function: gradients come back in the parameters' own precision.
-        cast = {name: value.to(self._dtype) for name, value in self.model.named_parameters()}
-        images, targets, labels = inputs
-        logits = functional_call(self.model, cast, (images,), {"key": key})
-        loss = cross_entropy(logits, targets, label_smoothing=self._label_smoothing)
-        return loss.mean(), (logits.argmax(dim=-1) == labels).double().mean()
+        cast = {f"model.{name}": value.to(self._dtype) for name, value in self.model.named_parameters()}
+        return functional_call(self._bound, cast, (self._frozen[0], carried, inputs, key))
 
 
-def _inputs(model: Model, recipe: Recipe, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalised images, targets and labels."""
-    images = normalize(batch["image"], model.config.preprocessing, getattr(torch, recipe.precision))
-    if not recipe.data.augmentation.mixes:
-        return images, batch["label"], batch["label"]
-    lam = batch["lam"]
-    targets = mix_targets(batch["label"], lam, num_classes=model.config.num_classes, dtype=images.dtype)
-    return mix_images(images, lam, batch["box"]), targets, batch["label"]
+class _Bound(nn.Module):
+    """The loss of a model whose parameters are replaced while it runs, whichever of its methods an objective calls."""
+
+    def __init__(self, model: nn.Module, objective: Objective):
+        super().__init__()
+        self.model = model
+        self._objective = objective
+
+    def forward(self, frozen: Any, carried: Any, inputs: Any, key: random.Key) -> Loss:
+        return self._objective.loss(self.model, frozen, carried, inputs, key)
 
 
 def _gradients(
-    loss: _Loss | DistributedDataParallel, recipe: Recipe, params: Params, inputs: tuple[Tensor, ...], key: random.Key
-) -> tuple[Tensor, Tensor]:
-    """Mean loss and accuracy of a batch, computed in `recipe.accumulate` parts; leaves gradients in the parameters."""
+    loss: _Loss | DistributedDataParallel,
+    recipe: Recipe,
+    state: TrainState,
+    inputs: Mapping[str, Tensor],
+    key: random.Key,
+) -> Loss:
+    """The mean loss of a batch, computed in `recipe.accumulate` parts; leaves gradients in the parameters."""
     parts = recipe.accumulate
     keys = [key] if parts == 1 else [random.fold_in(key, part) for part in range(parts)]
-    totals = torch.zeros(2, dtype=torch.float64, device=inputs[0].device)
-    for parameter in params.values():
+    for parameter in state.params.values():
         # What the loss doesn't depend on has gradient zero, as in JAX: moments and decay go on.
         parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.zero_()
+    found = []
     for part, part_key in enumerate(keys):
         # Part i is rows i, i + parts, ..., of each process, which then has its part of the masks.
-        rows = tuple(x[part::parts] for x in inputs)
+        rows = {name: x[part::parts] for name, x in inputs.items()}
         is_last = part == parts - 1
         with nullcontext() if is_last or isinstance(loss, _Loss) else loss.no_sync():
-            value, accuracy = loss(rows, _own_rows(part_key, len(rows[0])))
-            (value / parts).backward()
-        totals += torch.stack([value.detach().double(), accuracy.double()]) / parts
-    if (world := processes()[1]) > 1:
-        torch.distributed.all_reduce(totals)
-        totals /= world
-    return totals[0], totals[1]
+            one = loss(state.carried, rows, _own_rows(part_key, len(next(iter(rows.values())))))
+            (one.value / parts).backward()
+        found.append(one)
+    return _mean(found)
+
+
+def _mean(parts: list[Loss]) -> Loss:
+    """The mean over the parts of a batch and over processes, of the loss and of what comes with it."""
+
+    def mean(values: list[Tensor]) -> Tensor:
+        total = sum(value.detach().double() / len(parts) for value in values)
+        assert isinstance(total, Tensor)  # there is at least one part
+        if (world := processes()[1]) > 1:
+            torch.distributed.all_reduce(total)
+            total = total / world
+        return total
+
+    metrics = {name: mean([part.metrics[name] for part in parts]) for name in parts[0].metrics}
+    seen = {name: mean([part.seen[name] for part in parts]).to(value) for name, value in parts[0].seen.items()}
+    return Loss(mean([part.value for part in parts]), metrics, seen)
 
 
 def _own_rows(key: random.Key, rows: int) -> random.Key:

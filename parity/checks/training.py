@@ -1,7 +1,7 @@
 """Training parity: the same steps from the same parameters on the same batches with the same masks.
 
 Compared are the loss and the gradient's norm at each step, and, after the last one, the parameters, what the optimiser
-remembers, and the averaged parameters.
+remembers, the averaged parameters, the statistics of BatchNorm and what the objective carries from step to step.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ import jax
 import numpy as np
 import torch
 
+import vit_jax
 import vit_jax.optim
 import vit_jax.random
 import vit_jax.sharding
 import vit_jax.state_dict
 import vit_jax.train_step
+import vit_torch
 import vit_torch.optim
 import vit_torch.random
 import vit_torch.state_dict
@@ -29,10 +31,12 @@ import vit_torch.train_step
 
 from .. import configs
 from ..checkpoints import Checkpoint
+from ..checkpoints.shapes import is_statistic
 from ..compare import layer_scales
 from ..configs import Config
 from ..data import Augmentation, open_source, train_batches
 from ..recipes import Data, Optimizer, Recipe
+from ..runs.frozen import check_frozen, open_frozen
 from ..tolerances import TRAINING_LOSS, TRAINING_STATE
 from .report import CheckReport, Part, PrecisionReport
 from .target import ImageSize, check_dtypes, open_target
@@ -109,11 +113,13 @@ def check_training(
     target = dataclasses.replace(target, config=configs.replace(target.config, **rates))
     optimizer = dataclasses.replace(recipe.optimizer, warmup_steps=min(recipe.optimizer.warmup_steps, steps))
     recipe = dataclasses.replace(recipe, steps=steps, batch_size=batch_size, seed=seed, optimizer=optimizer)
+    frozen = open_frozen(recipe)
+    check_frozen(frozen, target.config, source)
     precisions = []
     for dtype in dtypes:
         run = dataclasses.replace(recipe, precision=dtype)
         with closing(_batches(source, run, target.config)) as batches:
-            precisions.append(_train(run, target.config, target.tensors, batches, plant, on_step))
+            precisions.append(_train(run, target.config, target.tensors, frozen, batches, plant, on_step))
     return CheckReport.of("training", target, seed, precisions, target.faults, steps=steps)
 
 
@@ -134,6 +140,7 @@ def _train(
     recipe: Recipe,
     config: Config,
     tensors: Tensors,
+    frozen: Mapping[str, Checkpoint],
     batches: Iterator[Batch],
     plant: TrainingPlant | None,
     on_step: OnStep | None,
@@ -142,7 +149,7 @@ def _train(
     dtype = recipe.precision
     values: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in _CURVES}
     with exact_jax(DTYPES[dtype]):
-        flax, twin = FlaxRun(recipe, config, tensors), TorchRun(recipe, config, tensors)
+        flax, twin = FlaxRun(recipe, config, tensors, frozen), TorchRun(recipe, config, tensors, frozen)
         if plant is not None:
             plant(twin.state)
         for step in range(1, recipe.steps + 1):
@@ -172,11 +179,17 @@ def _by_step(curve: Sequence[float]) -> dict[str, np.ndarray]:
 class FlaxRun:
     """The run in Flax, on one device."""
 
-    def __init__(self, recipe: Recipe, config: Config, tensors: Tensors):
+    def __init__(
+        self, recipe: Recipe, config: Config, tensors: Tensors, frozen: Mapping[str, Checkpoint] | None = None
+    ):
         self._mesh = vit_jax.sharding.make_mesh(data=1, devices=jax.devices()[:1])
         self._key = vit_jax.random.key(recipe.seed)
         with jax.set_mesh(self._mesh):
-            self.trainer = vit_jax.train_step.make_trainer(recipe, config, self._mesh)
+            dtype = jax.numpy.float64 if recipe.precision == "float64" else jax.numpy.float32
+            helpers = {
+                name: vit_jax.load(opened, mesh=self._mesh, dtype=dtype) for name, opened in (frozen or {}).items()
+            }
+            self.trainer = vit_jax.train_step.make_trainer(recipe, config, self._mesh, helpers)
         self.state = self._start(tensors)
 
     def restarted(self, tensors: Tensors) -> FlaxRun:
@@ -187,17 +200,16 @@ class FlaxRun:
 
     def _start(self, tensors: Tensors) -> Any:
         with jax.set_mesh(self._mesh):
-            state = self.trainer.init(self._key)
-            params = {
+            leaves = self.trainer.abstract_state()
+            values = {
                 name: jax.device_put(
-                    rule.from_canonical(np.asarray(tensors[name]), variable.shape).astype(state.params[name].dtype),
-                    state.params[name].sharding,
+                    rule.from_canonical(np.asarray(tensors[name]), variable.shape).astype(leaf.dtype), leaf.sharding
                 )
                 for name, variable, rule, _ in vit_jax.state_dict.named_leaves(self.trainer.model)
+                for leaf in [(leaves.params | leaves.statistics)[name]]
             }
-            # A copy, for one buffer can't be donated twice.
-            ema = None if state.ema is None else jax.tree.map(jax.numpy.copy, params)
-        return dataclasses.replace(state, params=params, ema=ema)
+            parts = ({name: values[name] for name in part} for part in (leaves.params, leaves.statistics))
+            return self.trainer.start(*parts)
 
     def step(self, batch: Batch) -> Mapping[str, Any]:
         """Makes a step; its metrics."""
@@ -208,10 +220,15 @@ class FlaxRun:
         return metrics
 
     def trees(self) -> Trees:
-        """Parameters, moments and average in the canonical layout."""
+        """What the state holds, in the canonical layout."""
         rules = {name: rule for name, _, rule, _ in vit_jax.state_dict.named_leaves(self.trainer.model)}
+
+        def canonical(name: str, value: Any) -> np.ndarray:
+            value = np.asarray(value)
+            return np.ascontiguousarray(rules[name].to_canonical(value) if name in rules else value)
+
         return {
-            kind: {name: np.ascontiguousarray(rules[name].to_canonical(np.asarray(tree[name]))) for name in rules}
+            kind: {name: canonical(name, value) for name, value in tree.items()}
             for kind, tree in _kinds(self.state, vit_jax.optim.moments_of(self.state.opt_state))
         }
 
@@ -219,14 +236,16 @@ class FlaxRun:
 class TorchRun:
     """The run in PyTorch, on the CPU."""
 
-    def __init__(self, recipe: Recipe, config: Config, tensors: Tensors):
+    def __init__(
+        self, recipe: Recipe, config: Config, tensors: Tensors, frozen: Mapping[str, Checkpoint] | None = None
+    ):
         self._key = vit_torch.random.key(recipe.seed)
-        self.trainer = vit_torch.train_step.make_trainer(recipe, config)
-        self.state = self.trainer.init(self._key)
-        with torch.no_grad():
-            for tree in (self.state.params, self.state.ema or {}):
-                for name, value in tree.items():
-                    value.copy_(vit_torch.state_dict.from_numpy(np.asarray(tensors[name])))
+        dtype = torch.float64 if recipe.precision == "float64" else torch.float32
+        helpers = {name: vit_torch.load(opened, dtype=dtype) for name, opened in (frozen or {}).items()}
+        self.trainer = vit_torch.train_step.make_trainer(recipe, config, frozen=helpers)
+        values = {name: vit_torch.state_dict.from_numpy(np.asarray(value)) for name, value in tensors.items()}
+        statistics = {name: values.pop(name) for name in list(values) if is_statistic(name)}
+        self.state = self.trainer.start(values, statistics)
 
     def step(self, batch: Batch) -> Mapping[str, Any]:
         """Makes a step; its metrics."""
@@ -235,7 +254,7 @@ class TorchRun:
         return metrics
 
     def trees(self) -> Trees:
-        """Parameters, moments and average."""
+        """What the state holds."""
         return {
             kind: {name: vit_torch.state_dict.to_numpy(value) for name, value in tree.items()}
             for kind, tree in _kinds(self.state, vit_torch.optim.moments_of(self.state.opt_state))
@@ -244,5 +263,5 @@ class TorchRun:
 
 def _kinds(state: Any, moments: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Trees of a state by name; the same code for both frameworks."""
-    trees = [("parameters", state.params), *moments.items(), ("ema", state.ema)]
-    return [(name, tree) for name, tree in trees if tree is not None]
+    trees = [("parameters", state.params), *moments.items(), ("ema", state.ema), ("statistics", state.statistics)]
+    return [(name, tree) for name, tree in (*trees, *state.carried.items()) if tree]

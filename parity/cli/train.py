@@ -7,13 +7,13 @@ import itertools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from tyro.conf import Positional
 
 from .. import configs, outputs, recipes
-from ..recipes import Recipe
+from ..recipes import Distillation, Recipe
 from .common import (
     Framework,
     escaped,
@@ -21,7 +21,7 @@ from .common import (
     use_cpu_devices,
     use_present_platform,
 )
-from .said import SaidOfFile, parsed
+from .said import Said, SaidOfFile, parsed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,6 +52,7 @@ def train_recipe(
     recipe: Annotated[Recipe, tyro.conf.arg(name="")],
     *,
     source: Annotated[SourceOptions, tyro.conf.arg(name="")] = SourceOptions(),
+    teacher: Said = Said(),
     directory: Path,
     data_dir: Path | None = None,
     framework: Framework = "flax",
@@ -65,7 +66,8 @@ def train_recipe(
     Args:
         recipe: What to train, on what, how.
         source: What the checkpoint of `--init-from` doesn't say of itself.
-        directory: Of the run: metrics, checkpoints, and the native checkpoint at the end.
+        teacher: What the checkpoint of `--objective.teacher` doesn't say of itself.
+        directory: The directory of the run: metrics, checkpoints, and the native checkpoint at the end.
         data_dir: Where data sets are kept; `$VIT_PARITY_DATA` or a cache folder by default.
         framework: `flax`, or `torch`. A run of the other one goes on after `vit-parity convert --to ...-training`.
         stop_at: End after this step, with a checkpoint to go on from.
@@ -76,7 +78,9 @@ def train_recipe(
     """
     from rich.console import Console
 
-    recipe = source.apply(recipe)
+    from ..runs.metrics import shown
+
+    recipe = _with_teacher(source.apply(recipe), teacher.keywords())
     outputs.check_directory(directory)
     options = {"stop_at": stop_at, "data_dir": data_dir, "console": Console()}
     if framework == "flax":
@@ -90,10 +94,26 @@ def train_recipe(
 
         result = train(recipe, directory, device=device, **options)
     test = result.evaluation
-    text = f"accuracy {test.accuracy:.2%}, loss {test.loss:.4f} on {test.count} images; model in {result.model}"
+    text = f"{shown(test.metrics)} on {test.count} images; model in {result.model}"
     if is_first:
         print_rich(escaped(text))
     return 0
+
+
+def _with_teacher(recipe: Recipe, said: dict[str, Any]) -> Recipe:
+    """The recipe with what is said of its teacher's checkpoint.
+
+    Raises:
+        ValueError: Something is said, and the objective has no teacher.
+    """
+    if isinstance(recipe.objective, Distillation):
+        options = dict(recipe.objective.teacher_options) | said
+        return dataclasses.replace(recipe, objective=dataclasses.replace(recipe.objective, teacher_options=options))
+    if said:
+        raise ValueError(
+            f"--teacher.{next(iter(said))}: says something of a teacher; expected --objective.name distillation"
+        )
+    return recipe
 
 
 def _start_flax(devices: int, *, distributed: bool) -> bool:
@@ -129,16 +149,19 @@ def recipe_commands(args: Sequence[str] = ()) -> dict[str, Callable[..., int]]:
     """One command for each recipe, whose defaults are the recipe's fields.
 
     Args:
-        args: Of the command line: with `--init-from` the model is by default the checkpoint's, and not the recipe's.
+        args: The words of the command line: with `--init-from` the model is by default the checkpoint's, and not the
+            recipe's, and with `--objective.name` the fields of the objective are those of another one.
     """
     words = [word for arg in args for word in arg.replace("--init_from", "--init-from").split("=", 1)]
     path = next((word for flag, word in itertools.pairwise(words) if flag == "--init-from"), "")
+    objective = next((word for flag, word in itertools.pairwise(words) if flag == "--objective.name"), "")
 
     def command(name: str, default: Recipe, text: str) -> Callable[..., int]:
         def run(
-            recipe: Annotated[Recipe, tyro.conf.arg(name="")] = default,
+            recipe: Annotated[Recipe, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands] = default,
             *,
             source: Annotated[SourceOptions, tyro.conf.arg(name="")] = SourceOptions(),
+            teacher: Annotated[Said, tyro.conf.arg(name="teacher")] = Said(),
             directory: Path = Path("runs") / name,
             data_dir: Path | None = None,
             framework: Framework = "flax",
@@ -150,6 +173,7 @@ def recipe_commands(args: Sequence[str] = ()) -> dict[str, Callable[..., int]]:
             return train_recipe(
                 recipe,
                 source=source,
+                teacher=teacher,
                 directory=directory,
                 data_dir=data_dir,
                 framework=framework,
@@ -164,6 +188,8 @@ def recipe_commands(args: Sequence[str] = ()) -> dict[str, Callable[..., int]]:
         return run
 
     def default(name: str) -> Recipe:
-        return recipes.starting_from(recipes.get(name), path) if path else recipes.get(name)
+        recipe = recipes.starting_from(recipes.get(name), path) if path else recipes.get(name)
+        other = recipes.OBJECTIVES.get(objective)
+        return recipe if other in (None, type(recipe.objective)) else dataclasses.replace(recipe, objective=other())
 
     return {name: command(name, default(name), recipes.describe(name)) for name in recipes.names()}

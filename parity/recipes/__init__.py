@@ -9,6 +9,7 @@ from typing import Any
 from ..configs import close_match
 from ..configs.registry import replace
 from . import digits, imagenet_seed
+from .objectives import OBJECTIVES, Classification, Distillation, Objective
 from .recipe import Data, MeshShape, Optimizer, Recipe, differences, from_dict, starting_from, to_dict
 from .rules import MOMENTS, decays, learning_rate, learning_rate_scale
 
@@ -17,9 +18,13 @@ RECIPES: dict[str, Recipe] = {name: module.RECIPE for name, module in _MODULES.i
 
 __all__ = [
     "MOMENTS",
+    "OBJECTIVES",
     "RECIPES",
+    "Classification",
     "Data",
+    "Distillation",
     "MeshShape",
+    "Objective",
     "Optimizer",
     "Recipe",
     "decays",

@@ -15,6 +15,7 @@ from ..configs import Config, Execution
 from ..configs.augmentation import Augmentation
 from ..configs.image_folder import FolderOptions
 from ..configs.registry import build, jsonable
+from .objectives import Classification, Objective, objective_from_dict
 
 Precision = Literal["float32", "bfloat16", "float64"]
 OptimizerName = Literal["adamw", "sgd"]
@@ -137,6 +138,7 @@ class Recipe:
         batch_size: Of the global batch, over all devices.
         steps: Optimiser steps.
         optimizer: Optimiser and schedule.
+        objective: What the run learns by.
         label_smoothing: Share of each target that is spread over all classes.
         ema_decay: Decay of the averaged parameters after each step, such as 0.9999; None keeps no average.
         accumulate: Parts that a batch is computed in, one after another, with the mean of their gradients.
@@ -161,6 +163,7 @@ class Recipe:
     batch_size: int
     steps: int
     optimizer: Optimizer
+    objective: Objective = field(default_factory=Classification)
     label_smoothing: float = 0.0
     ema_decay: float | None = None
     accumulate: int = 1
@@ -249,6 +252,8 @@ def from_dict(data: Mapping[str, Any]) -> Recipe:
             _build_at(fields["data"], name, cls, f"data.{name}")
     for name, cls in (("data", Data), ("optimizer", Optimizer), ("mesh", MeshShape), ("execution", Execution)):
         _build_at(fields, name, cls, name)
+    if "objective" in fields:
+        fields["objective"] = objective_from_dict(fields["objective"])
     for name in ("overrides", "init_options"):
         if isinstance(fields.get(name), Mapping):
             values = fields[name].items()

@@ -10,6 +10,7 @@ from ..data import Source, eval_batches, open_source, train_batches
 from ..data.image_folder import class_difference
 from ..data.loader import Batch
 from ..recipes import Recipe
+from .frozen import check_frozen, open_frozen
 from .start import begin
 
 
@@ -17,15 +18,16 @@ class Inputs:
     """The data of a run, for one of its processes.
 
     Args:
-        recipe: Of the run.
+        recipe: The recipe of the run.
         data_dir: Where TFDS sets are kept.
-        directory: Of the run, as `begin` takes it.
+        directory: The directory of the run, as `begin` takes it.
         process_index: Which process this is.
         process_count: Number of processes.
 
     Attributes:
         start: Where the run starts.
-        config: The model's, with the classes of the data.
+        config: The config of the model, with the classes of the data.
+        frozen: The checkpoints of the models that help and never change, by the objective's names.
 
     Raises:
         ValueError: The data doesn't fit the model, or isn't there; or as `begin`.
@@ -49,6 +51,8 @@ class Inputs:
         _check_classes(*sources)
         self.start = begin(recipe, sources[0], directory, is_first=process_index == 0)
         self.config = self.start.config
+        self.frozen = open_frozen(recipe)
+        check_frozen(self.frozen, self.config, sources[0])
         self._train, self._test = (source.with_channels(self.config.in_chans) for source in sources)
         self._process = {"process_index": process_index, "process_count": process_count}
 

@@ -109,13 +109,12 @@ class Reporter:
             self._wait(metrics)
             self._timed_from = (step, time.perf_counter())
 
-    def evaluation(self, step: int, *, accuracy: float, loss: float, ema: bool = False) -> None:
+    def evaluation(self, step: int, metrics: Mapping[str, float], *, ema: bool = False) -> None:
         """Reports an evaluation, of the averaged parameters or of the last ones; its time doesn't count as training."""
         kind = "test_ema" if ema else "test"
-        self._write(step, {f"{kind}/accuracy": accuracy, f"{kind}/loss": loss})
+        self._write(step, {f"{kind}/{name}": value for name, value in metrics.items()})
         if not self._progress.disable:
-            text = f"step {step}: {'averaged, ' if ema else ''}test accuracy {accuracy:.2%}, loss {loss:.4f}"
-            self._progress.console.print(text)
+            self._progress.console.print(f"step {step}: {'averaged, ' if ema else ''}test {shown(metrics)}")
         self.pause()
 
     def pause(self) -> None:
@@ -146,6 +145,11 @@ class Reporter:
         self._progress.stop()
         if self._writer is not None:
             self._writer.close()
+
+
+def shown(metrics: Mapping[str, float]) -> str:
+    """Metrics in words, such as `accuracy 98.06%, loss 0.0712`."""
+    return ", ".join(f"{name} {value:{'.2%' if name == 'accuracy' else '.4f'}}" for name, value in metrics.items())
 
 
 def read_metrics(directory: str | Path) -> list[dict[str, float]]:

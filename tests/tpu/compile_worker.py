@@ -43,7 +43,7 @@ def main() -> None:
             "image": jax.ShapeDtypeStruct((BATCH, *config.image_size, config.in_chans), jnp.uint8, sharding=rows),
             "label": jax.ShapeDtypeStruct((BATCH,), jnp.int32, sharding=rows),
         }
-        compiled = trainer.step.lower(state, batch, jax.eval_shape(lambda: random.key(0))).compile()
+        compiled = trainer.lower(state, batch, jax.eval_shape(lambda: random.key(0))).compile()
     text = compiled.as_text()
     memory = compiled.memory_analysis()
     collectives = {}
