@@ -2,5 +2,6 @@
 
 from .checkpoint import load, save
 from .models import create_model, list_models
+from .preprocess import preprocess
 
-__all__ = ["create_model", "list_models", "load", "save"]
+__all__ = ["create_model", "list_models", "load", "preprocess", "save"]

@@ -53,14 +53,31 @@ def decode(path: Path, in_chans: int, *, exif_orientation: bool = False) -> np.n
             range (32-bit integers, floats); names the file.
     """
     pil = require("PIL.Image")
-    transpose = require("PIL.ImageOps").exif_transpose
     try:
         with pil.open(path, formats=tuple(_SUFFIXES)) as file:
             _say_frames(file)
-            image = _eight_bits(transpose(file) if exif_orientation else file)
-            pixels = np.array(image.convert(_MODES[in_chans]))
+            return decoded(file, in_chans, exif_orientation=exif_orientation)
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, struct.error and more
         raise ValueError(f"{path}: can't be read as an image: {_reason(path, error)}") from error
+
+
+def decoded(image: Any, in_chans: int, *, exif_orientation: bool = False) -> np.ndarray:
+    """The pixels of an opened `PIL.Image.Image`, with the rules of `decode`.
+
+    Args:
+        image: Of any mode; a file behind it is read.
+        in_chans: Channels of the result: 1 for grey, 3 for RGB.
+        exif_orientation: Whether to turn the image upright as its EXIF orientation says.
+
+    Returns:
+        uint8 (h, w, in_chans).
+
+    Raises:
+        ValueError: The image has pixels without a known range (32-bit integers, floats). A file that is damaged raises
+            what Pillow's plugin for it raises.
+    """
+    image = _eight_bits(require("PIL.ImageOps").exif_transpose(image) if exif_orientation else image)
+    pixels = np.array(image.convert(_MODES[in_chans]))
     return pixels.reshape(*pixels.shape[:2], in_chans)
 
 

@@ -62,6 +62,8 @@ API: dict[str, dict[str, str]] = {
     "parity.checks.document": {"write_document": "reports, directory"},
     "vit_jax.models": {"create_model": "name, *, rngs, execution, **overrides", "list_models": "pattern"},
     "vit_torch.models": {"create_model": "name, *, device, execution, **overrides", "list_models": "pattern"},
+    "vit_jax.preprocess": {"preprocess": "images, model, *, image_size, exif_orientation"},
+    "vit_torch.preprocess": {"preprocess": "images, model, *, image_size, exif_orientation"},
     "vit_jax.checkpoint": {
         "load": "path, *, mesh, dtype, image_size, patch_size, num_classes, global_pool, model, format, numerics, "
         "prefix, ignore, execution, **fields",
@@ -85,7 +87,7 @@ API: dict[str, dict[str, str]] = {
     },
 }
 # Exported by both packages, and methods of every model.
-EXPORTS = {"create_model", "list_models", "load", "save"}
+EXPORTS = {"create_model", "list_models", "load", "preprocess", "save"}
 METHODS = {
     "forward": "self, images, *, mask, key",
     "forward_features": "self, images, *, mask, key",
