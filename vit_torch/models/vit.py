@@ -134,16 +134,19 @@ class VisionTransformer(nn.Module):
         return [self._normed(x) for x in chosen] if norm else chosen
 
     def forward_head(self, x: Tokens) -> Float[Tensor, "b classes"]:
-        """Logits (or pooled features) of the tokens that `forward_features` returns."""
+        """Logits (or pooled features) of the tokens that `forward_features` returns: the mean of all heads."""
+        first, *distilled = self.forward_heads(x)
+        return (first + distilled[0]) / 2 if distilled else first
+
+    def forward_heads(self, x: Tokens) -> list[Float[Tensor, "b classes"]]:
+        """As `forward_head`, of each head: the one for labels and, with a distillation token, the one for a teacher."""
         if self.config.dist_token and self.pre_logits is None:
-            x, distilled = x[:, 0], x[:, 1]
-            x = x if self.head is None else self.head(x)
-            distilled = distilled if self.head_dist is None else self.head_dist(distilled)
-            return (x + distilled) / 2
+            pairs = ((x[:, 0], self.head), (x[:, 1], self.head_dist))
+            return [token if head is None else head(token) for token, head in pairs]
         x = self._pool(x)
         x = x if self.fc_norm is None else self.fc_norm(x)
         x = x if self.pre_logits is None else self.pre_logits(x)
-        return x if self.head is None else self.head(x)
+        return [x if self.head is None else self.head(x)]
 
     def _run(
         self,
