@@ -24,12 +24,13 @@ from .checkpoints import open_checkpoint
 from .checkpoints.accounting import cut
 from .checkpoints.containers.tensors import WEIGHTS
 from .checkpoints.formats.native import CONFIG
+from .checkpoints.formats.run import CHECKPOINTS, MODEL, RECIPE
 from .checks.document import write_part, write_summary
 from .checks.gradients import check_gradients
 from .checks.report import CheckReport
 from .data import Source, eval_batches, normalize, open_source, resize_and_crop
 from .html_report import Report, check_place
-from .runs.directory import CHECKPOINTS, RECIPE, claim
+from .runs.directory import claim
 from .runs.metrics import METRICS, read_metrics
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ _IMAGES = 16
 # In a run that the demo made.
 _MARK = "demo.json"
 # What training leaves in a run's directory, and in that of its native checkpoint.
-_RUN = (_MARK, RECIPE, METRICS, CHECKPOINTS, "tensorboard", "model")
+_RUN = (_MARK, RECIPE, MODEL, METRICS, CHECKPOINTS, "tensorboard", "model")
 _MODEL = (CONFIG, WEIGHTS)
 
 
@@ -67,7 +68,7 @@ def run(directory: Path, *, accuracy: float = ACCURACY, **overrides: Any) -> int
     folder = directory / "run"
     check_place(directory)
     _remove_earlier(folder)
-    claim(folder, recipe)
+    claim(folder, recipe, recipe.config())
     (folder / _MARK).write_text("{}\n")
 
     console.rule(f"1. Train {recipe.model} in Flax on {recipe.data.name}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -11,34 +12,32 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from etils import epath
 from flax import nnx
 from jax.experimental import multihost_utils
 
-from parity import runs
-from parity.checkpoints import Checkpoint, CheckpointError, Tensors, account
-from parity.checkpoints.accounting import LINES, cut
+from parity.checkpoints.containers.orbax_directory import read_values
+from parity.checkpoints.formats.run import CHECKPOINTS, DATA, STATE, checkpoint, framework_of
 from parity.configs import Config
 from parity.recipes import Recipe
 from parity.runs import TrainingState
-from parity.runs.directory import CHECKPOINTS, KEPT, STATE, check, checkpoint, claim, framework_of, read_recipe
-from parity.runs.origin import Origin, model_of, read_origin
+from parity.runs.directory import KEPT, check, claim
+from parity.runs.origin import Origin
+from parity.runs.read_training import read_training
 
 from .models import Model, create_model
-from .optim import moments_of, with_moments
+from .optim import with_moments
 from .sharding import make_mesh
 from .state_dict import named_leaves
 from .train_step import Trainer, TrainState, make_trainer
-
-DATA = "data"
 
 
 class RunDirectory:
     """Checks that a directory is free or holds the same run, then keeps the run's checkpoints in it.
 
     Args:
-        path: Of the directory; made if it isn't there.
-        recipe: Of the run.
+        path: The directory; made if it isn't there.
+        recipe: The recipe of the run.
+        config: The model's config, with the classes of the data.
         resume: Whether a run that is there may go on.
         origin: What a run that isn't there yet starts from, if not from values of the seed.
 
@@ -47,12 +46,12 @@ class RunDirectory:
             all without `resume`, or something that is no run.
     """
 
-    def __init__(self, path: Path, recipe: Recipe, *, resume: bool, origin: Origin | None = None):
+    def __init__(self, path: Path, recipe: Recipe, config: Config, *, resume: bool, origin: Origin | None = None):
         check(path, recipe, resume=resume, framework="flax")
         if jax.process_count() > 1:  # what the first process writes would be another's find
             multihost_utils.sync_global_devices("the run's directory is checked")
         if jax.process_index() == 0:
-            claim(path, recipe, origin)
+            claim(path, recipe, config, origin=origin, layouts=partial(_layouts, config))
         # Orbax saves in the background and renames when it is done, so a killed run leaves whole checkpoints.
         options = ocp.CheckpointManagerOptions(max_to_keep=KEPT)
         self._manager = ocp.CheckpointManager(path.absolute() / CHECKPOINTS, options=options)
@@ -75,8 +74,8 @@ class RunDirectory:
 
         Args:
             step: Steps that were made.
-            state: After them.
-            position: Of the data iterator, JSON values that are the same in every process.
+            state: The state after them.
+            position: The position of the data iterator, JSON values that are the same in every process.
         """
         arguments = ocp.args.Composite(state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(position))
         self._manager.save(step, args=arguments)
@@ -91,51 +90,17 @@ class RunDirectory:
         self._manager.close()
 
 
-def read_training(path: Path, *, step: int | None = None) -> TrainingState:
-    """The state of a run in the canonical layout, on one machine, whatever mesh wrote it.
-
-    Args:
-        path: Of the run.
-        step: Of which checkpoint; the latest by default.
-
-    Raises:
-        CheckpointError: No run, no checkpoint of that step, or one of other arrays or counters, all in one report.
-    """
-    recipe, found = read_recipe(path), checkpoint(path, step).absolute()
-    params = _RunTensors(path, found / STATE, "params")
-    _, abstract = _abstract(recipe, params.config)
-    state = _read_state(found / STATE, abstract)
-    number = int(found.name)
-    counts = {name: leaf for name, leaf in _by_name(state).items() if np.issubdtype(leaf.dtype, np.integer)}
-    wrong = [f"{name}: got {count}" for name, count in counts.items() if count != number]
-    if wrong:
-        what = f"expected {number}, the step, of each counter"
-        raise CheckpointError(f"{found / STATE}: {what}\n  {cut(wrong, between=LINES)}")
-
-    def canonical(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        return {name: np.ascontiguousarray(params.rules[name].to_canonical(value)) for name, value in arrays.items()}
-
-    return TrainingState(
-        recipe=recipe,
-        step=number,
-        params=canonical(state.params),
-        moments={kind: canonical(moment) for kind, moment in moments_of(state.opt_state).items()},
-        ema=None if state.ema is None else canonical(state.ema),
-        data=_position(found),
-        origin=read_origin(path, recipe),
-    )
-
-
 def write_training(state: TrainingState, directory: Path) -> None:
     """Makes a run of a state, from which training goes on over any mesh.
 
     Args:
-        state: Of the run, checked.
-        directory: Of the new run.
+        state: The state of the run, checked.
+        directory: The directory of the new run.
     """
-    model, abstract = _abstract(state.recipe, state.config())
+    config = state.config()
+    model, abstract = _abstract(state.recipe, config)
     written = _in_flax(state, model, abstract)
-    with RunDirectory(directory, state.recipe, resume=False, origin=state.origin) as run:
+    with RunDirectory(directory, state.recipe, config, resume=False, origin=state.origin) as run:
         run.save(state.step, written, dict(state.data))
 
 
@@ -143,20 +108,20 @@ def read_state(path: Path, trainer: Trainer, recipe: Recipe) -> tuple[TrainState
     """The state where another run ended, whichever framework trained it, and its position in the data.
 
     Args:
-        path: Of that run.
-        trainer: Of this run, of the same model and optimiser; its mesh may be another.
-        recipe: Of this run.
+        path: The directory of that run.
+        trainer: This run's, of the same model and optimiser; its mesh may be another.
+        recipe: The recipe of this run.
 
     Raises:
-        CheckpointError: As `parity.runs.read_training`.
+        CheckpointError: As `parity.bridge.read_training`.
     """
     abstract = trainer.abstract_state()
     if framework_of(path) == "flax":
         found = checkpoint(path).absolute()
         with ocp.StandardCheckpointer() as checkpointer:  # each device's part alone is read
             state = checkpointer.restore(found / STATE, abstract)
-        return state, _position(found)
-    saved = runs.read_training(path)
+        return state, read_values(found / DATA)
+    saved = read_training(path)
     state = _in_flax(dataclasses.replace(saved, recipe=recipe), trainer.model, abstract)
     placed = jax.tree.map(
         lambda leaf, sharding: jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index]),
@@ -170,8 +135,8 @@ def _in_flax(state: TrainingState, model: Model, abstract: TrainState) -> TrainS
     """A state in the Flax layout, still NumPy arrays.
 
     Args:
-        state: In the canonical layout.
-        model: Gives the rules; may be abstract.
+        state: The state in the canonical layout.
+        model: The model, which gives the rules and may be abstract.
         abstract: Shapes and types of what it becomes.
     """
     leaves = {name: (rule, variable.shape) for name, variable, rule, _ in named_leaves(model)}
@@ -191,88 +156,6 @@ def _in_flax(state: TrainingState, model: Model, abstract: TrainState) -> TrainS
     )
 
 
-def read_run(path: str | Path, *, step: int | None = None, ema: bool = False) -> Checkpoint:
-    """A run as a checkpoint: the config of its recipe, and the parameters after one of its steps.
-
-    Args:
-        path: Of the run.
-        step: Of which checkpoint; the latest by default.
-        ema: Whether to read the averaged parameters.
-
-    Raises:
-        CheckpointError: No run, no checkpoint of that step, or none with averaged parameters; names the file.
-    """
-    path = Path(path).absolute()
-    found = checkpoint(path, step)
-    tensors = _RunTensors(path, found / STATE, "ema" if ema else "params")
-    source = {"format": "orbax", "path": str(path), "step": int(found.name), "ema": ema}
-    return Checkpoint(path, tensors.config, tensors.name, source, tensors)
-
-
-class _RunTensors(Tensors):
-    """The parameters in an Orbax checkpoint, by canonical name and in canonical layout, each read when it is asked for.
-
-    Args:
-        run: Its directory.
-        path: Of the state's directory.
-        part: Of the state: `params`, or `ema`.
-
-    Attributes:
-        config: Of the model.
-        name: The registered name that the model began as; empty if none.
-        rules: Of the layout of each parameter.
-
-    Raises:
-        CheckpointError: No readable Orbax checkpoint, or one without that part.
-    """
-
-    def __init__(self, run: Path, path: Path, part: str):
-        self.path, self._part = path, part
-        self._handler = ocp.PyTreeCheckpointHandler()
-        found = {name: tree for name, tree in _metadata(path).items() if tree is not None}
-        if part not in found:
-            raise CheckpointError(f"{path}: got {', '.join(found)}, expected {part} among them")
-        self._found = found[part]
-        head = self._found.get("head.weight")
-        num_classes = None if head is None else head.shape[-1]
-        self.config, self.name = model_of(run, read_recipe(run), num_classes=num_classes)
-        model = nnx.eval_shape(lambda: create_model(self.config, rngs=nnx.Rngs(0)))
-        self.rules = {name: rule for name, _, rule, _ in named_leaves(model)}
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        """Reads one parameter."""
-        found = self._found[name]
-        arguments = ocp.args.PyTreeRestore(
-            item={self._part: {name: found}},
-            restore_args={self._part: {name: ocp.RestoreArgs(restore_type=np.ndarray)}},
-            partial_restore=True,
-        )
-        value = self._handler.restore(epath.Path(self.path), args=arguments)[self._part][name]
-        return np.ascontiguousarray(self.rules[name].to_canonical(value) if name in self.rules else value)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._found)
-
-    def __len__(self) -> int:
-        return len(self._found)
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Canonical shape of each parameter; reads none."""
-        return {
-            name: self.rules[name].canonical_shape(found.shape) if name in self.rules else tuple(found.shape)
-            for name, found in self._found.items()
-        }
-
-    def dtypes(self) -> dict[str, np.dtype]:
-        """Type of each parameter; reads none."""
-        return {name: np.dtype(found.dtype) for name, found in self._found.items()}
-
-
-def _position(found: Path) -> dict[str, Any]:
-    """In the data, of a checkpoint."""
-    return dict(ocp.JsonCheckpointHandler().restore(epath.Path(found / DATA)))
-
-
 def _abstract(recipe: Recipe, config: Config) -> tuple[Model, TrainState]:
     """The model and the state of a run without memory, on one device: Orbax doesn't keep what the mesh was."""
     with jax.enable_x64(recipe.precision == "float64"):
@@ -280,27 +163,7 @@ def _abstract(recipe: Recipe, config: Config) -> tuple[Model, TrainState]:
         return trainer.model, trainer.abstract_state()
 
 
-def _metadata(path: Path) -> Any:
-    """The tree of an Orbax checkpoint, with what it says of each array in the array's place."""
-    try:
-        return ocp.PyTreeCheckpointHandler().metadata(epath.Path(path)).tree
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a readable Orbax checkpoint: {error}") from None
-
-
-def _read_state(path: Path, abstract: TrainState) -> TrainState:
-    """The state of an Orbax checkpoint as NumPy arrays, held against the arrays that it should have."""
-    tree = _metadata(path)
-    expected, found = _by_name(abstract), _by_name(tree)
-    shapes = [{name: tuple(leaf.shape) for name, leaf in leaves.items()} for leaves in (expected, found)]
-    account(*shapes, source=str(path))
-    numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-    arguments = ocp.args.PyTreeRestore(item=tree, restore_args=numpy)
-    values = _by_name(ocp.PyTreeCheckpointHandler().restore(epath.Path(path), args=arguments))
-    return jax.tree.unflatten(jax.tree.structure(abstract), [values[name] for name in expected])
-
-
-def _by_name(tree: Any) -> dict[str, Any]:
-    """Leaves by their path, such as `opt_state.1.mu.head.weight`."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+def _layouts(config: Config) -> dict[str, str]:
+    """How each array of a model is laid out, by canonical name, as `Leaf` says it."""
+    model = nnx.eval_shape(lambda: create_model(config, rngs=nnx.Rngs(0)))
+    return {name: rule.layout for name, _, rule, _ in named_leaves(model)}

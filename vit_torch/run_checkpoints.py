@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import pickle
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,29 +14,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from parity import outputs, runs
-from parity.checkpoints import CheckpointError
-from parity.checkpoints.accounting import LINES, cut
-from parity.checkpoints.containers.document import read_json
+from parity import outputs
+from parity.checkpoints.formats.run import CHECKPOINTS, TORCH_DATA, TORCH_STATE, steps
+from parity.configs import Config
 from parity.recipes import Recipe
 from parity.runs import TrainingState
-from parity.runs.directory import (
-    CHECKPOINTS,
-    KEPT,
-    TORCH_DATA,
-    TORCH_STATE,
-    check,
-    checkpoint,
-    claim,
-    read_recipe,
-    steps,
-)
-from parity.runs.origin import Origin, read_origin
+from parity.runs.directory import KEPT, check, claim
+from parity.runs.origin import Origin
+from parity.runs.read_training import read_training
 
 from . import random
-from .optim import MOMENTS, learning_rate, set_learning_rate, with_moments
+from .optim import learning_rate, set_learning_rate, with_moments
 from .parallel import processes
-from .state_dict import from_numpy, to_numpy
+from .state_dict import from_numpy
 from .train_step import Trainer, TrainState, make_trainer
 
 _TEMPORARY = ".tmp"
@@ -47,8 +36,9 @@ class RunDirectory:
     """Checks that a directory is free or holds the same run, then keeps the run's checkpoints in it.
 
     Args:
-        path: Of the directory; made if it isn't there.
-        recipe: Of the run.
+        path: The directory; made if it isn't there.
+        recipe: The recipe of the run.
+        config: The model's config, with the classes of the data.
         resume: Whether a run that is there may go on.
         origin: What a run that isn't there yet starts from, if not from values of the seed.
 
@@ -57,7 +47,7 @@ class RunDirectory:
             all without `resume`, or something that is no run.
     """
 
-    def __init__(self, path: Path, recipe: Recipe, *, resume: bool, origin: Origin | None = None):
+    def __init__(self, path: Path, recipe: Recipe, config: Config, *, resume: bool, origin: Origin | None = None):
         check(path, recipe, resume=resume, framework="torch")
         rank, world = processes()
         if world > 1:  # what the first process writes would be another's find
@@ -65,7 +55,7 @@ class RunDirectory:
         self._path = path
         self._is_first = rank == 0
         if self._is_first:
-            claim(path, recipe, origin)
+            claim(path, recipe, config, origin=origin)
             (path / CHECKPOINTS).mkdir(exist_ok=True)
             for left_behind in (path / CHECKPOINTS).glob(f"[0-9]*{_TEMPORARY}"):
                 shutil.rmtree(left_behind)
@@ -74,7 +64,7 @@ class RunDirectory:
         """State and position in the data of the latest checkpoint, or None if there is none.
 
         Args:
-            state: Of the same recipe, on any device; changed in place.
+            state: A state of the same recipe, on any device; changed in place.
 
         Raises:
             CheckpointError: A checkpoint of other tensors.
@@ -82,7 +72,6 @@ class RunDirectory:
         if not steps(self._path):
             return None
         saved = read_training(self._path)
-        saved.check(source=str(checkpoint(self._path)))
         _fill(state, saved)
         return state, dict(saved.data)
 
@@ -91,8 +80,8 @@ class RunDirectory:
 
         Args:
             step: Steps that were made.
-            state: After them.
-            position: Of the data iterator, JSON values that are the same in every process.
+            state: The state after them.
+            position: The position of the data iterator, JSON values that are the same in every process.
         """
         if not self._is_first:
             return
@@ -125,55 +114,17 @@ class RunDirectory:
         """Checkpoints are written when `save` returns; there is nothing to wait for."""
 
 
-def read_training(path: Path, *, step: int | None = None) -> TrainingState:
-    """The state of a run in the canonical layout, in memory.
-
-    Args:
-        path: Of the run.
-        step: Of which checkpoint; the latest by default.
-
-    Raises:
-        CheckpointError: No run, no checkpoint of that step, or one whose files or counters aren't what they should be.
-    """
-    recipe, found = read_recipe(path), checkpoint(path, step)
-    file = found / TORCH_STATE
-    try:
-        saved = torch.load(file, map_location="cpu", weights_only=True)
-        data = read_json(found / TORCH_DATA)
-        moments, counts = _moments(saved["optimizer"], MOMENTS[recipe.optimizer.name])
-        params, ema = _arrays(saved["params"]), None if saved["ema"] is None else _arrays(saved["ema"])
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, LookupError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{found}: not a sound checkpoint of training in PyTorch: {error}") from None
-    counts = {"step": saved["step"], **counts}
-    wrong = [f"{name}: got {count}" for name, count in counts.items() if count != int(found.name)]
-    if wrong:
-        what = f"expected {found.name}, the step, of each counter"
-        raise CheckpointError(f"{file}: {what}\n  {cut(wrong, between=LINES)}")
-    if saved["step"] == 0 or (recipe.optimizer.name == "sgd" and not recipe.optimizer.momentum):
-        # optax keeps zeros from the start and a sum that nothing reads, and PyTorch only what it was given.
-        for moment in MOMENTS[recipe.optimizer.name]:
-            moments.setdefault(moment, {name: np.zeros_like(value) for name, value in params.items()})
-    return TrainingState(
-        recipe=recipe,
-        step=saved["step"],
-        params=params,
-        moments=moments,
-        ema=ema,
-        data=data,
-        origin=read_origin(path, recipe),
-    )
-
-
 def write_training(state: TrainingState, directory: Path) -> None:
     """Makes a run of a state, from which training goes on on any device.
 
     Args:
-        state: Of the run, checked.
-        directory: Of the new run.
+        state: The state of the run, checked.
+        directory: The directory of the new run.
     """
-    written = make_trainer(state.recipe, state.config()).init(random.key(0))
+    config = state.config()
+    written = make_trainer(state.recipe, config).init(random.key(0))
     _fill(written, state)
-    with RunDirectory(directory, state.recipe, resume=False, origin=state.origin) as run:
+    with RunDirectory(directory, state.recipe, config, resume=False, origin=state.origin) as run:
         run.save(state.step, written, dict(state.data))
 
 
@@ -181,14 +132,14 @@ def read_state(path: Path, trainer: Trainer, recipe: Recipe) -> tuple[TrainState
     """The state where another run ended, whichever framework trained it, and its position in the data.
 
     Args:
-        path: Of that run.
-        trainer: Of this run, of the same model and optimiser; its device may be another.
-        recipe: Of this run.
+        path: The directory of that run.
+        trainer: This run's, of the same model and optimiser; its device may be another.
+        recipe: The recipe of this run.
 
     Raises:
-        CheckpointError: As `parity.runs.read_training`.
+        CheckpointError: As `parity.bridge.read_training`.
     """
-    saved = runs.read_training(path)
+    saved = read_training(path)
     state = trainer.init(random.key(0))
     _fill(state, dataclasses.replace(saved, recipe=recipe))
     return state, dict(saved.data)
@@ -208,33 +159,3 @@ def _fill(state: TrainState, saved: TrainingState) -> None:
     recipe = saved.recipe
     set_learning_rate(state.opt_state, learning_rate(max(0, saved.step - 1), recipe.optimizer, steps=recipe.steps))
     state.step = saved.step
-
-
-def _moments(
-    optimizer: Mapping[str, Any], words: Mapping[str, str]
-) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, int]]:
-    """Moments by optax's name and canonical name, and each parameter's counter, of an optimiser's `state_dict`.
-
-    Args:
-        optimizer: The `state_dict`; its groups have the names of their parameters.
-        words: PyTorch's names of moments by optax's; what is there under other names keeps it.
-    """
-    names = {
-        index: name
-        for group in optimizer["param_groups"]
-        for index, name in zip(group["params"], group["param_names"], strict=True)
-    }
-    ours = {theirs: moment for moment, theirs in words.items()}
-    moments: dict[str, dict[str, np.ndarray]] = {}
-    counts: dict[str, int] = {}
-    for index, state in optimizer["state"].items():
-        for key, value in state.items():
-            if key == "step":
-                counts[f"step of {names[index]}"] = int(value)
-            else:
-                moments.setdefault(str(ours.get(key, key)), {})[names[index]] = to_numpy(value)
-    return moments, counts
-
-
-def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    return {name: to_numpy(value) for name, value in tensors.items()}

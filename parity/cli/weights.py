@@ -79,9 +79,9 @@ def convert(
 
 def _convert_training(src: str, dst: Path, *, to: Framework) -> int:
     use_present_platform(default="cpu")
-    from .. import runs
+    from .. import bridge
 
-    state = runs.convert_training(src, dst, to=to)
+    state = bridge.convert_training(src, dst, to=to)
     kinds = ", ".join(["params", *state.moments, *([] if state.ema is None else ["ema"])])
     text = f"step {state.step} of {state.recipe.steps}: {kinds}, {len(state.params)} tensors each, written to {dst}"
     print_rich(escaped(text))

@@ -1,14 +1,7 @@
-"""Training runs on disk, and moving them between the frameworks; loads neither."""
+"""Training runs on disk; loads no framework. `parity.bridge` moves them from one framework to the other."""
 
-from .directory import Framework, framework_of, read_recipe
-from .training_state import TrainingState, convert_training, read_training, write_training
+from ..checkpoints.formats.run import Framework, framework_of
+from .directory import read_recipe
+from .training_state import TrainingState
 
-__all__ = [
-    "Framework",
-    "TrainingState",
-    "convert_training",
-    "framework_of",
-    "read_recipe",
-    "read_training",
-    "write_training",
-]
+__all__ = ["Framework", "TrainingState", "framework_of", "read_recipe"]

@@ -1,39 +1,23 @@
-"""The directory of a run: whose it is, which framework keeps its state there, and at which steps.
+"""The directory of a run, for who writes to it: whose it is, and what it begins with.
 
-| file | of |
-| --- | --- |
-| `recipe.json` | both frameworks |
-| `init.json` | both, if the run started from a checkpoint |
-| `metrics.jsonl`, `tensorboard/` | both |
-| `checkpoints/STEP/state/`, `checkpoints/STEP/data/` | Flax: Orbax |
-| `checkpoints/STEP/state.pt`, `checkpoints/STEP/data.json` | PyTorch: `torch.save` |
-| `model/`, `model_ema/` | both: native checkpoints, when the run is complete |
-
-A checkpoint has its name only when it is whole.
+What the files are, and how they are read, is in `parity/checkpoints/formats/run.py`.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
 
 from .. import outputs
 from ..checkpoints import CheckpointError
 from ..checkpoints.containers.document import read_json
+from ..checkpoints.formats.run import MODEL, NAMES, RECIPE, Framework, RunModel, framework_of, steps
+from ..configs import Config
 from ..recipes import Recipe, differences, from_dict, to_dict
 from .origin import Origin
 
-RECIPE = "recipe.json"
-CHECKPOINTS = "checkpoints"
-STATE = "state"
-TORCH_STATE = "state.pt"
-TORCH_DATA = "data.json"
-
-Framework = Literal["flax", "torch"]
-FRAMEWORKS: tuple[Framework, ...] = ("flax", "torch")
-NAMES: dict[Framework, str] = {"flax": "Flax", "torch": "PyTorch"}
-# Of training checkpoints that are kept.
+# How many checkpoints of training are kept.
 KEPT = 2
 
 
@@ -41,10 +25,10 @@ def check(path: Path, recipe: Recipe, *, resume: bool, framework: Framework) -> 
     """Checks that a directory is free or holds the same run.
 
     Args:
-        path: Of the directory, which needn't be there.
-        recipe: Of the run.
+        path: The directory, which needn't be there.
+        recipe: The recipe of the run.
         resume: Whether a run that is there may go on.
-        framework: That wants to train.
+        framework: The framework that wants to train.
 
     Raises:
         ValueError: The run would start from the directory itself, or from one around it, and change it; or there is a
@@ -74,14 +58,32 @@ def check(path: Path, recipe: Recipe, *, resume: bool, framework: Framework) -> 
         )
 
 
-def claim(path: Path, recipe: Recipe, origin: Origin | None = None) -> None:
-    """Makes the directory and writes the recipe and what the run starts from, each whole or not at all.
+def claim(
+    path: Path,
+    recipe: Recipe,
+    config: Config,
+    *,
+    origin: Origin | None = None,
+    layouts: Callable[[], Mapping[str, str]] = dict,
+) -> None:
+    """Makes the directory and writes the recipe, the model and what the run starts from, each whole or not at all.
 
-    One process does it.
+    One process does it. The model of a run that has checkpoints stays as it is written, for it describes these.
+
+    Args:
+        path: The directory.
+        recipe: The recipe of the run.
+        config: The model's config, with the classes of the data.
+        origin: What the run starts from, if not from values of the seed.
+        layouts: Gives the layout of each array that the run will keep, as `RunModel` has them.
     """
     path.mkdir(parents=True, exist_ok=True)
     outputs.write_text(path / RECIPE, json.dumps(to_dict(recipe), indent=2) + "\n")
-    if origin is not None and not steps(path):
+    is_new = not steps(path)
+    if is_new or not (path / MODEL).is_file():
+        name = recipe.model if origin is None else origin.name
+        RunModel(config=config, name=name, layouts=layouts()).write(path)
+    if is_new and origin is not None:
         origin.write(path)
 
 
@@ -98,49 +100,3 @@ def read_recipe(path: str | Path) -> Recipe:
         raise
     except ValueError as error:
         raise CheckpointError(f"{file}: not the recipe of a run: {error}") from None
-
-
-def steps(path: Path) -> list[int]:
-    """Steps of the checkpoints that are there, ascending."""
-    return sorted(int(child.name) for child in (path / CHECKPOINTS).glob("*") if child.name.isdecimal())
-
-
-def checkpoint(path: Path, step: int | None = None) -> Path:
-    """The directory of a checkpoint.
-
-    Args:
-        path: Of the run.
-        step: After which it was taken; the latest by default.
-
-    Raises:
-        CheckpointError: There is no run, or no such checkpoint; gives the steps that there are.
-    """
-    found = steps(path)
-    if not (path / RECIPE).is_file():
-        raise CheckpointError(f"{path}: got no training run, expected {RECIPE} and {CHECKPOINTS}/ there")
-    if not found or (step is not None and step not in found):
-        got = "the latest" if step is None else step
-        raise CheckpointError(f"{path / CHECKPOINTS}: step: got {got}, expected one of {found}")
-    return path / CHECKPOINTS / str(found[-1] if step is None else step)
-
-
-def framework_of(path: Path) -> Framework | None:
-    """Whose checkpoints a run has, or None if it has none yet.
-
-    Raises:
-        CheckpointError: The latest checkpoint is neither framework's.
-    """
-    return writer_of(checkpoint(path)) if steps(path) else None
-
-
-def writer_of(checkpoint: Path) -> Framework:
-    """The framework that wrote a checkpoint.
-
-    Raises:
-        CheckpointError: Neither did.
-    """
-    if (checkpoint / TORCH_STATE).is_file():
-        return "torch"
-    if (checkpoint / STATE).is_dir():
-        return "flax"
-    raise CheckpointError(f"{checkpoint}: expected Orbax's {STATE}/ or PyTorch's {TORCH_STATE} there")

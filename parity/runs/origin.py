@@ -23,10 +23,9 @@ from typing import Any
 from .. import outputs
 from ..checkpoints import CheckpointError
 from ..checkpoints.containers.document import read_json
+from ..checkpoints.formats.run import INIT
 from ..configs import Config, from_dict, to_dict
 from ..recipes import Recipe
-
-INIT = "init.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +35,7 @@ class Origin:
     Attributes:
         config: The model's.
         name: The registered name that the config began as; empty if none.
-        record: Of the source, JSON values.
+        record: What is known of the source, JSON values.
     """
 
     config: Config
@@ -67,18 +66,3 @@ def read_origin(run: Path, recipe: Recipe) -> Origin | None:
         return Origin(config=from_dict(data["config"]), name=str(data["name"]), record=dict(data["source"]))
     except (ValueError, LookupError, TypeError) as error:
         raise CheckpointError(f"{file}: doesn't say what the run started from: {error}") from None
-
-
-def model_of(run: Path, recipe: Recipe, *, num_classes: int | None) -> tuple[Config, str]:
-    """The config of a run's model, and the registered name it began as.
-
-    Args:
-        run: Its directory.
-        recipe: The run's.
-        num_classes: Of the head among its parameters, which a run from values of the seed doesn't say otherwise.
-
-    Raises:
-        CheckpointError: As `read_origin`.
-    """
-    origin = read_origin(run, recipe)
-    return (recipe.config(num_classes), recipe.model) if origin is None else (origin.config, origin.name)

@@ -20,14 +20,14 @@ from ..checkpoints import Checkpoint, account, adapt, expect_floats, open_checkp
 from ..checkpoints.adapt import is_head
 from ..checkpoints.containers.overlay import Overlay
 from ..checkpoints.containers.tensors import dtypes_of, shapes_of
-from ..checkpoints.formats.run import is_run, read
+from ..checkpoints.formats.run import checkpoint as checkpoint_of
+from ..checkpoints.formats.run import is_run, read, steps
 from ..configs import Config, replace, to_dict
 from ..configs.registry import jsonable
 from ..data import Source
 from ..recipes import Recipe, differences
 from ..recipes.recipe import MODEL
-from .directory import checkpoint as checkpoint_of
-from .directory import read_recipe, steps
+from .directory import read_recipe
 from .metrics import read_metrics
 from .origin import Origin, read_origin
 

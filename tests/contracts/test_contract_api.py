@@ -38,7 +38,7 @@ API: dict[str, dict[str, str]] = {
         "write": "path, config, tensors, *, name, source",
         "account": "expected, found, *, source, called, unread, advice",
     },
-    "parity.runs": {
+    "parity.bridge": {
         "read_training": "path, *, step",
         "write_training": "state, directory, *, to",
         "convert_training": "src, dst, *, to, step",

@@ -23,7 +23,6 @@ ONE_SIDED_NAMES = {
     "vit_torch/optim.py:set_learning_rate": "optax has a schedule",
     "vit_torch/random.py:Threefry": "JAX has keys",
     "vit_torch/random.py:Global": "JAX has no generator of its own",
-    "vit_jax/run_checkpoints.py:read_run": "what PyTorch's training saves, parity.checkpoints reads without PyTorch",
     "vit_torch/state_dict.py:to_numpy": "JAX arrays are NumPy arrays",
     "vit_torch/state_dict.py:from_numpy": "JAX arrays are NumPy arrays",
     "vit_torch/state_dict.py:numpy_dtype": "JAX's types are NumPy's",

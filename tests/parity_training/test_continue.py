@@ -17,7 +17,7 @@ from training_runs import RECIPE, assert_same_losses, assert_same_state
 
 import vit_jax.train
 import vit_torch.train
-from parity.runs import convert_training, read_training
+from parity.bridge import convert_training, read_training
 from parity.runs.metrics import read_metrics
 from parity.tolerances import TRAINING_STATE
 

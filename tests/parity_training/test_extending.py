@@ -21,9 +21,9 @@ from fine_tuning import (
 from rich.console import Console
 from training_runs import assert_same_losses, assert_same_state
 
+from parity.bridge import read_training
 from parity.compare import compare
 from parity.recipes import learning_rate, starting_from
-from parity.runs import read_training
 from parity.runs.metrics import read_metrics
 from parity.tolerances import TRAINING_STATE
 

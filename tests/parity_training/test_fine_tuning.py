@@ -27,9 +27,9 @@ from fine_tuning import (
 from training_runs import assert_same_losses, assert_same_state, free_address
 
 from parity import recipes
+from parity.bridge import convert_training, read_training
 from parity.checkpoints import open_checkpoint
 from parity.compare import not_identical
-from parity.runs import convert_training, read_training
 
 WORKER = Path(__file__).with_name("fine_tuning_worker.py")
 both = pytest.mark.parametrize("framework", FRAMEWORKS)

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from parity import recipes
+from parity.bridge import TrainingState, read_training
 from parity.compare import compare
 from parity.configs.augmentation import Augmentation
 from parity.data import open_source, train_batches
-from parity.runs import TrainingState, read_training
 from parity.tolerances import TRAINING_LOSS, TRAINING_STATE
 
 RECIPE = recipes.get(

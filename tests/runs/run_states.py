@@ -86,12 +86,13 @@ def train_in_flax(directory: Path, recipe: Recipe, *, steps: int) -> None:
     from vit_jax.train_step import make_trainer
 
     mesh = make_mesh(data=1, devices=jax.devices()[:1])
-    with RunDirectory(directory, recipe, resume=True) as run, jax.set_mesh(mesh), jax.enable_x64(is_double(recipe)):
+    run_directory = RunDirectory(directory, recipe, recipe.config(10), resume=True)
+    with run_directory as run, jax.set_mesh(mesh), jax.enable_x64(is_double(recipe)):
         trainer = make_trainer(recipe, recipe.config(10), mesh)
         state, position = run.restore(trainer.abstract_state())
         key = random.key(1)
         # So few steps aren't worth compiling well.
-        lowered = trainer.step.lower(state, batch(0), key)
+        lowered = trainer.lower(state, batch(0), key)
         train_step = lowered.compile(compiler_options={"xla_backend_optimization_level": 0})
         for step in range(int(state.step), steps):
             state, _ = train_step(state, batch(step), key)
@@ -106,7 +107,7 @@ def train_in_torch(directory: Path, recipe: Recipe, *, steps: int) -> None:
     from vit_torch.run_checkpoints import RunDirectory
     from vit_torch.train_step import make_trainer
 
-    with RunDirectory(directory, recipe, resume=True) as run:
+    with RunDirectory(directory, recipe, recipe.config(10), resume=True) as run:
         trainer = make_trainer(recipe, recipe.config(10))
         state = trainer.init(random.key(0))
         state, position = run.restore(state) or (state, {"step": 0})

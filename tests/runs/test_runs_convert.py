@@ -13,7 +13,7 @@ import pytest
 import torch
 from run_states import RECIPES, differing, random_state, tensors, train_in_flax, train_in_torch
 
-from parity.runs import convert_training, read_training, write_training
+from parity.bridge import convert_training, read_training, write_training
 from vit_torch.models import create_model
 
 recipes = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)

@@ -13,11 +13,11 @@ import torch
 from run_states import RECIPES, random_state, tensors, train_in_torch
 
 from parity import checkpoints
+from parity.bridge import read_training, write_training
 from parity.checkpoints import CheckpointError
 from parity.checkpoints.formats import run
+from parity.checkpoints.formats.run import framework_of, steps
 from parity.compare import not_identical
-from parity.runs import framework_of, read_training, write_training
-from parity.runs.directory import steps
 from vit_torch import random
 from vit_torch.optim import with_moments
 from vit_torch.run_checkpoints import RunDirectory
@@ -26,6 +26,7 @@ from vit_torch.train_step import TrainState, make_trainer
 
 def test_the_newest_checkpoints_are_kept(tmp_path):
     recipe = RECIPES["adamw"]
+    config = recipe.config(10)
     assert framework_of(tmp_path / "run") is None
     train_in_torch(tmp_path / "run", recipe, steps=4)
     assert steps(tmp_path / "run") == [3, 4]
@@ -33,11 +34,11 @@ def test_the_newest_checkpoints_are_kept(tmp_path):
     assert read_training(tmp_path / "run").data == {"step": 4}
     assert read_training(tmp_path / "run", step=3).data == {"step": 3}
     with pytest.raises(ValueError, match="holds this run already"):
-        RunDirectory(tmp_path / "run", recipe, resume=False)
+        RunDirectory(tmp_path / "run", recipe, config, resume=False)
     with pytest.raises(ValueError, match=r"another recipe(.|\n)*ema_decay: None there, 0.9 here"):
-        RunDirectory(tmp_path / "run", RECIPES["sgd_everything"], resume=True)
+        RunDirectory(tmp_path / "run", RECIPES["sgd_everything"], config, resume=True)
     with pytest.raises(ValueError, match="holds files but no run"):
-        RunDirectory(tmp_path / "run" / "checkpoints", recipe, resume=True)
+        RunDirectory(tmp_path / "run" / "checkpoints", recipe, config, resume=True)
 
 
 class KilledError(BaseException):
@@ -75,7 +76,8 @@ def killed_at(monkeypatch, moment: int) -> None:
 
 def save_steps(directory: Path, state: TrainState, *, last: int) -> None:
     """Goes on with a run in which every number is the step."""
-    with RunDirectory(directory, RECIPES["adamw"], resume=True) as run:
+    recipe = RECIPES["adamw"]
+    with RunDirectory(directory, recipe, recipe.config(10), resume=True) as run:
         state, position = run.restore(state) or (state, {"step": 0})
         for step in range(position["step"] + 1, last + 1):
             fill(state, step)

@@ -12,10 +12,10 @@ import pytest
 from run_states import RECIPES, random_state
 
 from parity import checkpoints, configs, recipes
+from parity.bridge import read_training, write_training
 from parity.checkpoints import CheckpointError, parameter_shapes
 from parity.data import Source
 from parity.recipes import starting_from
-from parity.runs import read_training, write_training
 from parity.runs.directory import check
 from parity.runs.start import Start, begin
 

@@ -21,7 +21,7 @@ from .pickle_numpy import bytes_in, held, numpy_array
 from .pickle_torch import Storage, Storages, identity, is_size, is_storage, itemsize, torch_tensor, unwrapped, view
 from .stored import FileTensors, StoredArray, short
 from .tree import flatten
-from .zip_file import Member
+from .zip_file import Member, members
 
 # How a file of the old layout starts: a pickled magic number.
 LEGACY_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
@@ -46,17 +46,7 @@ def read_torch_zip(file: Path, found: Mapping[str, Member]) -> FileTensors:
     Raises:
         CheckpointError: It holds no tensors, or describes tensors that don't fit it.
     """
-    pickles = [name for name in found if name == "data.pkl" or name.endswith("/data.pkl")]
-    if len(pickles) != 1:
-        raise CheckpointError(f"{file}: got {len(pickles)} members data.pkl, expected one, as torch.save writes")
-    root = pickles[0].removesuffix("data.pkl")
-    if f"{root}byteorder" in found and (order := found[f"{root}byteorder"].start(16)) != b"little":
-        raise CheckpointError(f"{file}: byteorder: got {short(order)}, expected little")
-    described = found[pickles[0]]
-    if described.size > _MAX_PICKLE or not described.is_stored:
-        got = f"got {described.size} bytes{'' if described.is_stored else ', compressed'}"
-        raise CheckpointError(f"{file}: {described.name}: {got}, expected at most {_MAX_PICKLE}, not compressed")
-    value, _ = _unpickle(file, io.BytesIO(described.start(described.size)))
+    root, value = _described(file, found)
 
     def storage(of: tuple[Any, ...]) -> Storage:
         member = found.get(f"{root}data/{of[2]}")
@@ -70,6 +60,31 @@ def read_torch_zip(file: Path, found: Mapping[str, Member]) -> FileTensors:
         return Storage(member.offset, member.size)
 
     return _tensors(file, value, storage, "torchscript" if f"{root}constants.pkl" in found else "torch")
+
+
+def read_described(file: Path) -> Any:
+    """What `torch.save` wrote to an archive, with a description of each tensor and object in its place; runs nothing.
+
+    Raises:
+        CheckpointError: It isn't such an archive.
+    """
+    return _described(file, members(file))[1]
+
+
+def _described(file: Path, found: Mapping[str, Member]) -> tuple[str, Any]:
+    """The path in an archive that names begin with, and what the archive's pickle describes."""
+    pickles = [name for name in found if name == "data.pkl" or name.endswith("/data.pkl")]
+    if len(pickles) != 1:
+        raise CheckpointError(f"{file}: got {len(pickles)} members data.pkl, expected one, as torch.save writes")
+    root = pickles[0].removesuffix("data.pkl")
+    if f"{root}byteorder" in found and (order := found[f"{root}byteorder"].start(16)) != b"little":
+        raise CheckpointError(f"{file}: byteorder: got {short(order)}, expected little")
+    described = found[pickles[0]]
+    if described.size > _MAX_PICKLE or not described.is_stored:
+        got = f"got {described.size} bytes{'' if described.is_stored else ', compressed'}"
+        raise CheckpointError(f"{file}: {described.name}: {got}, expected at most {_MAX_PICKLE}, not compressed")
+    value, _ = _unpickle(file, io.BytesIO(described.start(described.size)))
+    return root, value
 
 
 def read_torch_legacy(file: Path) -> FileTensors:
