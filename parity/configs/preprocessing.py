@@ -61,6 +61,11 @@ class Preprocessing:
         if self.fill is not None and not 0 <= self.fill <= 255:
             raise ValueError(f"fill: got {self.fill}, expected 0 to 255, or none")
 
+    @property
+    def greatest(self) -> float:
+        """The greatest value of a normalised image: that of white, in the channel where it is most."""
+        return max((1 - mean) / std for mean, std in zip(self.mean, self.std, strict=True))
+
     def grey(self) -> Preprocessing:
         """The same for a model of one channel, whose images are 0.299 red + 0.587 green + 0.114 blue.
 
