@@ -11,7 +11,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from tensorboardX import SummaryWriter
 
 from .. import outputs
 
@@ -28,6 +27,8 @@ class MetricsWriter:
     """
 
     def __init__(self, directory: Path, *, step: int, before: Iterable[Mapping[str, Any]] = ()):
+        from tensorboardX import SummaryWriter  # here, because it loads PyTorch where that is installed
+
         lines = read_metrics(directory) or before
         write_lines(directory, [record for record in lines if record["step"] <= step])
         self._file = (directory / METRICS).open("a")

@@ -62,11 +62,13 @@ class RunModel:
         name: The registered name that the config began as; empty if none.
         layouts: einops pattern of each array of Flax by canonical name, from its axes to the canonical ones (`Leaf`);
             empty where arrays are kept in the canonical layout, as PyTorch does it.
+        file: Where that is written, for errors.
     """
 
     config: Config
     name: str
     layouts: Mapping[str, str] = field(default_factory=dict, repr=False)
+    file: Path = Path(MODEL)
 
     def write(self, run: Path) -> None:
         """Writes `model.json` to a run's directory, whole or not at all."""
@@ -82,15 +84,25 @@ class RunModel:
             value: The array as the run keeps it.
 
         Raises:
-            ValueError: It has other axes than the layout.
+            CheckpointError: It has fewer axes than its layout.
         """
-        layout = self.layouts.get(name)
-        return value if layout is None else np.ascontiguousarray(Leaf(name, layout).to_canonical(value))
+        leaf = self._leaf(name, value.shape)
+        return value if leaf is None else np.ascontiguousarray(leaf.to_canonical(value))
 
     def canonical_shape(self, name: str, shape: Shape) -> Shape:
-        """Shape in the canonical layout of an array that the run keeps in another shape."""
+        """Shape in the canonical layout of an array that the run keeps in some shape; raises as `canonical`."""
+        leaf = self._leaf(name, shape)
+        return shape if leaf is None else leaf.canonical_shape(shape)
+
+    def _leaf(self, name: str, shape: Shape) -> Leaf | None:
+        """The rule for an array of some shape; None for one that is canonical already."""
         layout = self.layouts.get(name)
-        return shape if layout is None else Leaf(name, layout).canonical_shape(shape)
+        if layout is None:
+            return None
+        if len(shape) < len(layout.split(" -> ")[0].split()):
+            got = f"got {list(shape)}, and its layout is {layout!r}"
+            raise CheckpointError(f"{self.file}: layouts: {name}: {got}; remove the file and resume, which writes it")
+        return Leaf(name, layout)
 
 
 def is_run(path: Path) -> bool:
@@ -188,7 +200,7 @@ def read_model(run: Path, found: Path) -> RunModel:
         wrong = [name for name, layout in layouts.items() if not _is_layout(layout)]
         if wrong:
             raise ValueError(f"layouts: {wrong[0]}: got {layouts[wrong[0]]!r:.80}, expected one such as 'i o -> o i'")
-        return RunModel(config=configs.from_dict(data["config"]), name=str(data["name"]), layouts=layouts)
+        return RunModel(config=configs.from_dict(data["config"]), name=str(data["name"]), layouts=layouts, file=file)
     except (ValueError, LookupError, TypeError) as error:
         what = "doesn't say what model the run trains"
         raise CheckpointError(f"{file}: {what}: {error}; remove it, and resuming the run writes it again") from None
