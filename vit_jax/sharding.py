@@ -1,6 +1,6 @@
 """Meshes, and which axis of which array is split over them.
 
-Layers name their parameters' axes (`logical_axes`); this file alone knows what a mesh is.
+Layers name their parameters' axes (`logical_axes`); this file and `layers/constrain.py` alone know what a mesh is.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from collections.abc import Sequence
 import jax
 from flax import nnx
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float
+
+from .layers.constrain import BATCH_AXES
+from .state_dict import named_leaves
 
 MESH_AXES = ("data", "fsdp", "tensor")
-BATCH_AXES = ("data", "fsdp")
 # Which mesh axis splits a logical axis. A size that the mesh doesn't divide stays whole.
 RULES: dict[str, str] = {"embed": "fsdp", "mlp": "tensor", "heads": "tensor", "classes": "tensor"}
 
@@ -49,8 +50,6 @@ def make_mesh(*, data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequen
 
 def parameter_shardings(model: nnx.Module, mesh: Mesh) -> dict[str, NamedSharding]:
     """How each parameter is split, by canonical name, for its Flax shape; the model may be abstract."""
-    from .state_dict import named_leaves  # here, because the layers that `state` knows constrain their activations
-
     shardings = {}
     for name, variable, rule, module in named_leaves(model):
         attributes = {leaf: attribute for attribute, leaf in getattr(type(module), "leaves", {}).items()}
@@ -74,15 +73,6 @@ def check_batch_size(batch_size: int, mesh: Mesh) -> None:
     parts = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
     if batch_size % parts:
         raise ValueError(f"batch_size: got {batch_size}, expected a multiple of {parts}, the mesh's data times fsdp")
-
-
-def constrain_batch(x: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
-    """Keeps the first axis split over the mesh's batch axes; outside of `jax.set_mesh`, the identity."""
-    mesh = jax.sharding.get_abstract_mesh()
-    axes = tuple(axis for axis in BATCH_AXES if axis in mesh.axis_names)
-    if not axes:
-        return x
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(axes))
 
 
 def _spec(shape: tuple[int, ...], axes: Sequence[str | None], mesh: Mesh) -> PartitionSpec:

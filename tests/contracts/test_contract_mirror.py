@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 ONE_SIDED = {
     "vit_jax/layers/leaf.py": "PyTorch parameters are canonical already",
     "vit_jax/sharding.py": "meshes",
+    "vit_jax/layers/constrain.py": "meshes",
     "vit_torch/parallel.py": "JAX has process_index and process_count",
     "vit_jax/functional.py": "PyTorch has torch.func.functional_call",
 }

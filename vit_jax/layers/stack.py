@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 from parity.configs import Execution
 
 from .. import random
-from ..sharding import constrain_batch
+from .constrain import constrain_batch
 from .rope import Rotation
 
 Tokens = Float[Array, "b n d"]
