@@ -12,7 +12,13 @@ from parity.configs import Preprocessing
 def normalize(
     images: UInt8[Tensor, "b h w c"], preprocessing: Preprocessing, dtype: torch.dtype
 ) -> Float[Tensor, "b c h w"]:
-    """(images / 255 - mean) / std, in float32 or better, channels first."""
+    """(images / 255 - mean) / std, in float32 or better, channels first.
+
+    Args:
+        images: The pixels, 0 to 255.
+        preprocessing: The fields `mean` and `std`, one value for each channel or one for all, are used.
+        dtype: The type of the result; what is narrower than float32 becomes float32.
+    """
     dtype = torch.promote_types(dtype, torch.float32)
     mean, std = (
         torch.tensor(values, dtype=dtype, device=images.device) for values in (preprocessing.mean, preprocessing.std)

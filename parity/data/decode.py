@@ -65,7 +65,7 @@ def decoded(image: Any, in_chans: int, *, exif_orientation: bool = False) -> np.
     """The pixels of an opened `PIL.Image.Image`, with the rules of `decode`.
 
     Args:
-        image: Of any mode; a file behind it is read.
+        image: The image, of any mode; a file behind it is read.
         in_chans: Channels of the result: 1 for grey, 3 for RGB.
         exif_orientation: Whether to turn the image upright as its EXIF orientation says.
 

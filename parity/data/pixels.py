@@ -57,7 +57,7 @@ def pixels_of(images: Images, config: Config, *, exif_orientation: bool = False)
 
     Args:
         images: One image, or several in a list or an array (b, h, w, c): paths, PIL images and arrays, also mixed.
-        config: Of the model: `image_size`, `in_chans` and `preprocessing`.
+        config: The config of the model; its `image_size`, `in_chans` and `preprocessing` are used.
         exif_orientation: Whether to turn files and PIL images upright as their EXIF orientation says, as cameras write
             it. Training pipelines, torchvision's, timm's and ours among them, don't by default.
 

@@ -26,7 +26,7 @@ def resize_and_crop(image: np.ndarray, size: tuple[int, int], preprocessing: Pre
     Args:
         image: uint8 (h, w, c).
         size: (height, width) in pixels of the result.
-        preprocessing: Gives `interpolation`, `crop_pct`, `crop_mode`, `crop_rounding` and `fill`.
+        preprocessing: The fields `interpolation`, `crop_pct`, `crop_mode`, `crop_rounding` and `fill` are used.
 
     Returns:
         uint8 (*size, c).
@@ -57,8 +57,8 @@ def preprocess(image: np.ndarray, config: Config, dtype: Any = np.float32) -> np
 
     Args:
         image: uint8 (h, w, c).
-        config: Of the model; gives `image_size` and `preprocessing`.
-        dtype: Type of the result; what is narrower than float32 is computed in float32.
+        config: The config of the model; its `image_size` and `preprocessing` are used.
+        dtype: The type of the result; what is narrower than float32 is computed in float32.
 
     Returns:
         (*image_size, c) in `dtype`.
@@ -75,7 +75,7 @@ def resize(image: np.ndarray, size: tuple[int, int], interpolation: Interpolatio
     Args:
         image: uint8 (h, w, c).
         size: (height, width) in pixels of the result.
-        interpolation: Kernel.
+        interpolation: The kernel.
 
     Returns:
         uint8 (*size, c); the image itself if it has that size.
@@ -92,8 +92,8 @@ def normalize(images: np.ndarray, preprocessing: Preprocessing, dtype: Any = np.
 
     Args:
         images: uint8 (..., c).
-        preprocessing: Gives `mean` and `std`, one value for each channel, or one for all.
-        dtype: Type of the result; what is narrower than float32 is computed in float32.
+        preprocessing: The fields `mean` and `std`, one value for each channel or one for all, are used.
+        dtype: The type of the result; what is narrower than float32 is computed in float32.
 
     Returns:
         The images in `dtype`, in the shape they came.

@@ -31,7 +31,7 @@ def create_model(
 
     Args:
         name: A registered name (`list_models` has them), or a config.
-        rngs: Source of the initial values, such as `nnx.Rngs(0)`.
+        rngs: The source of the initial values, such as `nnx.Rngs(0)`.
         execution: How to run it.
         overrides: Config fields to replace, such as `num_classes=10`.
 
