@@ -155,8 +155,8 @@ def model_classes(package: str) -> dict[str, str]:
     """The MODELS of a twin as it is written: name of the class by family."""
     for node in parse(f"{package}.models").body:
         if (
-            isinstance(node, ast.Assign)
-            and ast.unparse(node.targets[0]) == "MODELS"
+            isinstance(node, ast.AnnAssign)
+            and ast.unparse(node.target) == "MODELS"
             and isinstance(node.value, ast.Dict)
         ):
             return {

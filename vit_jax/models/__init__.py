@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from flax import nnx
@@ -12,10 +13,12 @@ from parity.configs.pretrained import requested
 
 from .vit import VisionTransformer
 
-# The class of each config family.
-MODELS = {"vit": VisionTransformer}
-
 Model = VisionTransformer
+
+# The class of each config family.
+MODELS: dict[str, Callable[..., Model]] = {
+    "vit": VisionTransformer,
+}
 
 __all__ = ["MODELS", "Model", "VisionTransformer", "create_model", "list_models"]
 
