@@ -65,23 +65,25 @@ def _body(block: nn.Module, execution: Execution) -> Callable[..., Tokens]:
         return block
 
     def run(x: Tokens, **options: Any) -> Tokens:
+        # What `torch.func.functional_call` has put in the place of parameters is gone when the block is run again.
+        given = {name: value for name, value in block.named_parameters() if not isinstance(value, nn.Parameter)}
         buffers = dict(block.named_buffers())
-        if not buffers or not any(module.training for module in block.modules()):
+        if not given and not buffers:
             return checkpoint(block, x, use_reentrant=False, **options)
-        # The block runs on copies, which are an output of the function that is run again.
         before = {name: value.clone() for name, value in buffers.items()}
-        x, after = checkpoint(_on_copies, block, before, x, use_reentrant=False, **options)
-        with torch.no_grad():
-            for name, value in after.items():
-                buffers[name].copy_(value)
+        x, after = checkpoint(_on_copies, block, given, before, x, use_reentrant=False, **options)
+        if any(module.training for module in block.modules()):
+            with torch.no_grad():
+                for name, value in after.items():
+                    buffers[name].copy_(value)
         return x
 
     return run
 
 
 def _on_copies(
-    block: nn.Module, buffers: dict[str, Tensor], x: Tokens, **options: Any
+    block: nn.Module, given: dict[str, Tensor], buffers: dict[str, Tensor], x: Tokens, **options: Any
 ) -> tuple[Tokens, dict[str, Tensor]]:
-    """What the block returns, and its buffers thereafter: it has copies of the given ones instead of its own."""
+    """What the block returns, and its buffers thereafter: it runs on copies, so that running again changes nothing."""
     copies = {name: value.clone() for name, value in buffers.items()}
-    return functional_call(block, copies, (x,), options), copies
+    return functional_call(block, {**given, **copies}, (x,), options), copies
