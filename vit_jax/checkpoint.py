@@ -65,7 +65,7 @@ def load(
     sizes: dict[str, Any] = dict(image_size=image_size, patch_size=patch_size, num_classes=num_classes)
     exact = None if dtype is None else jnp.dtype(dtype)
     config, tensors = adapt(checkpoint, **sizes, global_pool=global_pool, dtype=exact)
-    built = nnx.eval_shape(lambda: create_model(config, rngs=nnx.Rngs(0), execution=execution))
+    built = nnx.eval_shape(lambda: create_model(config, rngs=nnx.Rngs(params=0), execution=execution))
     place = _placer(parameter_shardings(built, mesh) if mesh is not None else {}, dtype)
     load_state_dict(built, tensors, source=str(checkpoint.path), place=place)
     built.eval()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
 Key = jax.Array
 
@@ -14,6 +15,12 @@ Key = jax.Array
 def key(seed: int) -> Key:
     """The key of a seed."""
     return jax.random.key(seed, impl="threefry2x32")
+
+
+def stream(rngs: nnx.Rngs | None) -> nnx.RngStream | None:
+    """A stream of keys of its own, forked from the stream `dropout` or the default one; None where there is neither."""
+    dropout = getattr(rngs, "dropout", None)
+    return None if dropout is None else dropout.fork()
 
 
 def split(key: Key | None, num: int) -> list[Key] | list[None]:

@@ -106,7 +106,7 @@ def make_trainer(recipe: Recipe, config: Config, mesh: Mesh, frozen: Mapping[str
         frozen: The models that help and never change, by name, where they belong on the mesh.
     """
     objective = make_objective(recipe, config, frozen)
-    model = nnx.eval_shape(lambda: objective.create(rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: objective.create(rngs=nnx.Rngs(params=0)))
     optimizer = make_optimizer(recipe.optimizer, model, steps=recipe.steps)
     dtype = jnp.float64 if recipe.precision == "float64" else jnp.float32
 

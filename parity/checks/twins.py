@@ -40,7 +40,7 @@ def exact_jax(dtype: Any) -> Iterator[None]:
 
 def flax_model(config: Config, tensors: Tensors, execution: Execution) -> tuple[FlaxModel, list[str]]:
     """The model, and the tensors that it doesn't hold bit for bit; to be called under `exact_jax`."""
-    model = nnx.eval_shape(lambda: vit_jax.create_model(config, rngs=nnx.Rngs(0), execution=execution))
+    model = nnx.eval_shape(lambda: vit_jax.create_model(config, rngs=nnx.Rngs(params=0), execution=execution))
     model.eval()
     vit_jax.state_dict.load_state_dict(model, tensors)
     return model, [f"flax: {name}" for name in not_identical(vit_jax.state_dict.state_dict(model), tensors)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -82,33 +83,65 @@ class Rope:
 
 
 @functools.cache
-def coordinates(rope: Rope, grid_size: tuple[int, int]) -> np.ndarray:
-    """Both coordinates of each patch, in the order of `indexing`.
+def coordinates(
+    grid_size: tuple[int, int],
+    *,
+    offset: float = 0.0,
+    indexing: Indexing = "ij",
+    reference_grid: tuple[int, int] | None = None,
+) -> np.ndarray:
+    """Both coordinates of each patch, counted in patches: those of the kinds `axial` and `mixed`.
+
+    Args:
+        grid_size: Patches down and across.
+        offset: As of `Rope`.
+        indexing: As of `Rope`.
+        reference_grid: As of `Rope`.
 
     Returns:
         float64 (n, 2), rows of the grid one after another. Read-only, since it is cached.
     """
     import numpy as np
 
-    sides = {"separate": grid_size, "min": (min(grid_size),) * 2, "max": (max(grid_size),) * 2}[rope.normalize_coords]
-    axes = []
-    for axis, size in enumerate(grid_size):
-        t = np.arange(size) + rope.offset
-        if rope.kind == "centered":
-            t = 2 * (t + 0.5) / sides[axis] - 1
-        elif rope.reference_grid is not None:
-            t = t / size * rope.reference_grid[axis]
-        axes.append(t)
-    rows, columns = np.meshgrid(*axes, indexing="ij")
-    pair = (columns, rows) if rope.indexing == "xy" else (rows, columns)
-    table = np.stack([t.reshape(-1) for t in pair], axis=1)
-    table.setflags(write=False)
-    return table
+    axes = [np.arange(size) + offset for size in grid_size]
+    if reference_grid is not None:
+        axes = [t / size * to for t, size, to in zip(axes, grid_size, reference_grid, strict=True)]
+    return _pairs(axes, indexing)
 
 
 @functools.cache
-def frequencies(rope: Rope, head_dim: int) -> np.ndarray:
-    """Radians for each unit of a coordinate, where they aren't learned.
+def centered_coordinates(
+    grid_size: tuple[int, int],
+    *,
+    offset: float = 0.0,
+    indexing: Indexing = "ij",
+    normalize_coords: NormalizeCoords = "separate",
+) -> np.ndarray:
+    """Both coordinates of each patch's centre, in [-1, 1] over the image: those of the kind `centered`.
+
+    Args:
+        grid_size: Patches down and across.
+        offset: As of `Rope`.
+        indexing: As of `Rope`.
+        normalize_coords: As of `Rope`.
+
+    Returns:
+        float64 (n, 2), rows of the grid one after another. Read-only, since it is cached.
+    """
+    import numpy as np
+
+    sides = {"separate": grid_size, "min": (min(grid_size),) * 2, "max": (max(grid_size),) * 2}[normalize_coords]
+    axes = [2 * (np.arange(size) + offset + 0.5) / side - 1 for size, side in zip(grid_size, sides, strict=True)]
+    return _pairs(axes, indexing)
+
+
+@functools.cache
+def frequencies(head_dim: int, *, temperature: float = 10_000.0) -> np.ndarray:
+    """Radians for each patch, temperature^(-i / n): those of `axial`, and what those of `mixed` start from.
+
+    Args:
+        head_dim: The width of one head.
+        temperature: As of `Rope`.
 
     Returns:
         float64 (head_dim / 4,). Read-only, since it is cached.
@@ -116,9 +149,41 @@ def frequencies(rope: Rope, head_dim: int) -> np.ndarray:
     import numpy as np
 
     num = head_dim // 4
-    if rope.min_period is not None and rope.max_period is not None:
-        table = 2 * math.pi / (rope.min_period * (rope.max_period / rope.min_period) ** np.linspace(0, 1, num))
-    else:
-        table = rope.temperature ** -(np.arange(num) / num) * (2 * math.pi if rope.kind == "centered" else 1)
+    return _read_only(temperature ** -(np.arange(num) / num))
+
+
+@functools.cache
+def centered_frequencies(
+    head_dim: int, *, temperature: float = 10_000.0, min_period: float | None = None, max_period: float | None = None
+) -> np.ndarray:
+    """Radians for each half image, of `centered`: periods from temperature, or from the shortest to the longest.
+
+    Args:
+        head_dim: The width of one head.
+        temperature: As of `Rope`.
+        min_period: As of `Rope`.
+        max_period: As of `Rope`.
+
+    Returns:
+        float64 (head_dim / 4,). Read-only, since it is cached.
+    """
+    import numpy as np
+
+    num = head_dim // 4
+    if min_period is not None and max_period is not None:
+        return _read_only(2 * math.pi / (min_period * (max_period / min_period) ** np.linspace(0, 1, num)))
+    return _read_only(temperature ** -(np.arange(num) / num) * (2 * math.pi))
+
+
+def _pairs(axes: Sequence[np.ndarray], indexing: Indexing) -> np.ndarray:
+    """Coordinates of each place of a grid, from those along either axis."""
+    import numpy as np
+
+    rows, columns = np.meshgrid(*axes, indexing="ij")
+    pair = (columns, rows) if indexing == "xy" else (rows, columns)
+    return _read_only(np.stack([t.reshape(-1) for t in pair], axis=1))
+
+
+def _read_only(table: np.ndarray) -> np.ndarray:
     table.setflags(write=False)
     return table

@@ -20,9 +20,13 @@ from torch import Tensor, nn
 
 from vit_torch.layers.act import ACTIVATIONS
 from vit_torch.layers.attention import Attention, AttentionCore
-from vit_torch.layers.block import Block, ParallelScalingBlock, ResPostBlock
+from vit_torch.layers.block import Block, ResPostBlock
+from vit_torch.layers.cross_attention import CrossAttention
+from vit_torch.layers.differential import DifferentialCore
+from vit_torch.layers.grouped_query import GroupedQueryAttention
 from vit_torch.layers.mlp import Mlp
 from vit_torch.layers.norm import LayerScale, RmsNorm
+from vit_torch.layers.parallel import ParallelScalingBlock
 from vit_torch.models import VisionTransformer
 
 from ..configs import Config
@@ -174,7 +178,7 @@ def _qkv_order(module: nn.Module) -> Proposals:
             if order != (0, 1, 2):
                 names = ", ".join("qkv"[i] for i in order)
                 yield f"thirds of qkv taken as {names} for q, k, v", partial(_permute_thirds, order)
-    elif isinstance(module, Attention) and not module.fused:
+    elif isinstance(module, GroupedQueryAttention):
         for one, other in itertools.combinations(("q_proj", "k_proj", "v_proj"), 2):
             if module.get_submodule(one).out_axes == module.get_submodule(other).out_axes:
                 yield f"{one} and {other} exchanged", partial(_exchange, one, other)
@@ -188,8 +192,9 @@ def _head_split(module: nn.Module) -> Proposals:
             if order != (0, 1, 2):
                 names = ", ".join(("3", "heads", "head_dim")[i] for i in order)
                 yield f"qkv split as ({names}) for (3, heads, head_dim)", partial(_split_rows, order)
-    if isinstance(module, Attention) and not module.differential:
-        heads = module.proj.in_features // (module.q_proj if not module.fused else module.qkv).out_axes[-1]
+    if isinstance(module, Attention) and not isinstance(module, DifferentialCore):
+        inputs: Any = module.q_proj if isinstance(module, GroupedQueryAttention) else module.qkv
+        heads = module.proj.in_features // inputs.out_axes[-1]
         yield "heads merged without moving them behind the tokens", partial(merged_otherwise, heads, (0, 2, 1, 3))
         yield "heads and head_dim exchanged where they are merged", partial(merged_otherwise, heads, (0, 1, 3, 2))
 
@@ -219,7 +224,7 @@ def _kernel_layout(module: nn.Module) -> Proposals:
 
 
 def _rotation(module: nn.Module) -> Proposals:
-    if isinstance(module, AttentionCore):
+    if isinstance(module, AttentionCore) and not isinstance(module, CrossAttention):
         pairs = ("neighbouring channels", "channels of both halves")
         text = f"rotary pairs of {pairs[not module.rotate_half]} for {pairs[module.rotate_half]}"
         yield text, partial(_set, "rotate_half", not module.rotate_half)

@@ -33,7 +33,9 @@ def make_model() -> Callable[..., Model]:
         execution: Execution = Execution(),
         **overrides: object,
     ) -> Model:
-        model = nnx.eval_shape(lambda: vit_jax.create_model(which, rngs=nnx.Rngs(0), execution=execution, **overrides))
+        model = nnx.eval_shape(
+            lambda: vit_jax.create_model(which, rngs=nnx.Rngs(params=0), execution=execution, **overrides)
+        )
         rng = np.random.default_rng(0)
         shapes = canonical_shapes(model)
         values = {key: rng.normal(0, 0.3, shape).astype(dtype) for key, shape in shapes.items()}

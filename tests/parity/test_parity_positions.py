@@ -22,10 +22,11 @@ GRIDS = [(9, 4), (3, 11), (12, 10)]
 
 def both(table: np.ndarray, config: configs.Config, grid: tuple[int, int], dtype: str) -> dict[str, np.ndarray]:
     """Positions of another grid by framework, in float64."""
+    own = dict(own_grid_size=config.grid_size, num_prefix=config.num_pos_embed_prefix, kernel=config.pos_embed_resize)
     with exact_jax(dtype):
-        left = vit_jax.layers.pos_embed.learned_positions(jnp.asarray(table, dtype), config, grid)
+        left = vit_jax.layers.pos_embed.learned_positions(jnp.asarray(table, dtype), grid, **own)
     given = torch.tensor(table, dtype=getattr(torch, dtype))
-    right = vit_torch.layers.pos_embed.learned_positions(given, config, grid)
+    right = vit_torch.layers.pos_embed.learned_positions(given, grid, **own)
     assert (str(left.dtype), right.dtype) == (dtype, given.dtype)
     return {"flax": np.asarray(left).astype(np.float64), "torch": right.double().numpy()}
 

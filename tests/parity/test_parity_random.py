@@ -85,8 +85,9 @@ def outputs(config, *, seed, execution=Execution(), dtype=np.float64):
     tensors = {n: v.astype(dtype) for n, v in random_parameters(checkpoints.parameter_shapes(config)).items()}
     images = random_images(config, 5).astype(dtype)
     with exact_jax(dtype):
-        model = nnx.eval_shape(lambda: vit_jax.create_model(config, rngs=nnx.Rngs(0), execution=execution))
+        model = nnx.eval_shape(lambda: vit_jax.create_model(config, rngs=nnx.Rngs(params=0), execution=execution))
         vit_jax.state_dict.load_state_dict(model, tensors)
+        model.eval()
         key = None if seed is None else vit_jax.random.key(seed)
         left = np.asarray(jax.jit(lambda x: model(x, key=key))(jnp.asarray(images)))
     twin = vit_torch.create_model(config, device="meta", execution=execution).eval()

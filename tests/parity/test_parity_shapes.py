@@ -19,7 +19,7 @@ GROUPS = distinct_options(NAMES, depth=2)
 
 
 def check(config):
-    left = nnx.eval_shape(lambda: vit_jax.create_model(config, rngs=nnx.Rngs(0)))
+    left = nnx.eval_shape(lambda: vit_jax.create_model(config, rngs=nnx.Rngs(params=0)))
     right = vit_torch.create_model(config, device="meta")
     # Nothing is allocated.
     leaves = jax.tree.leaves(nnx.state(left, nnx.Param))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from timm.layers.pos_embed_sincos import RotaryEmbeddingDinoV3
 
-import vit_torch.layers.rope
+import vit_torch.models.vit_parts
 from parity import configs
 from parity.compare import compare
 from parity.configs import Rope
@@ -20,7 +20,7 @@ PERIODS = dict(min_period=0.5, max_period=20.0)
 def ours(rope: Rope) -> dict[str, np.ndarray]:
     """Sine and cosine of every patch and angle, from float64."""
     config = configs.get("vit_test", rope=rope, embed_dim=96, num_heads=4)
-    sin, cos = vit_torch.layers.rope.RotaryEmbedding(config)(GRID, dtype=torch.float64, device=torch.device("cpu"))
+    sin, cos = vit_torch.models.vit_parts.make_rope(config)(GRID, dtype=torch.float64, device=torch.device("cpu"))
     return {"sin": sin[:, 0].numpy(), "cos": cos[:, 0].numpy()}
 
 

@@ -1,27 +1,43 @@
 """Scaled dot-product attention and the self-attention of a block. Twin: `vit_torch/layers/attention.py`.
 
-Source: Vaswani et al. 2017, arXiv:1706.03762, eq. 1; Dosovitskiy et al. 2020, arXiv:2010.11929, appendix A.
+Source: Vaswani et al. 2017, arXiv:1706.03762, eq. 1; Dosovitskiy et al. 2020, arXiv:2010.11929, appendix A, eq. 5 to 8.
+For each head,
+
+    attention(q, k, v) = softmax(q k^T / sqrt(hd) + bias) v
+
+over the keys that a query may attend to. Variants are classes of their own: `grouped_query`, `differential`, `rel_pos`,
+`cross_attention`.
+
+Where other projects differ: timm and Meta have one projection `qkv`, split as (3, heads, head_dim); big_vision, Flax
+and Hugging Face have three; EVA and BEiT leave out the key's bias, which no softmax could see, and DINOv3's code masks
+it.
+`torch.nn.MultiheadAttention` and `F.scaled_dot_product_attention` disagree on boolean masks: True means "leave out" for
+the first, "may attend" for the second, for JAX and here. A query that may attend to nothing gets 0 here, in both
+frameworks and from any implementation; it is NaN in `torch.nn.MultiheadAttention`, and the mean of all values in JAX.
 """
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
-from parity.configs import Execution, VitConfig
+from parity.configs import Execution
 
 from .. import random
-from .drop import dropout
+from .drop import Dropout, dropout
 from .leaf import Leaf
 from .linear import Linear
-from .norm import RmsNorm, make_norm
-from .rel_pos import make_table, relative_position_bias
+from .norm import Norm
 from .rope import Rotation, rotate
+
+# True where a query may attend to a key; any axis but the keys' may be 1 or, from the left, missing.
+Mask = Bool[Array, "*b_nh_n m"]
+# What is added to the scaled scores, of such a shape.
+Bias = Float[Array, "*b_nh_n m"]
 
 
 def dot_product_attention(
@@ -30,21 +46,45 @@ def dot_product_attention(
     v: Float[Array, "b m nh hd"],
     *,
     scale: float,
-    bias: Float[Array, "nh n m"] | None = None,
+    mask: Mask | None = None,
+    bias: Bias | None = None,
     drop_rate: float = 0.0,
     key: random.Key | None = None,
-    execution: Execution,
+    execution: Execution = Execution(),
 ) -> Float[Array, "b n nh hd"]:
     """softmax(scale * q k^T + bias) v, by the framework's fused entry or by the reference.
 
     float64 always takes the reference: the fused entry computes its softmax in float32. So do dropout and values of
     another width than the keys.
+
+    Args:
+        q: Queries, of any number.
+        k: Keys.
+        v: Values, as many as keys.
+        scale: The factor of the scores, usually hd^-0.5.
+        mask: Bool, broadcastable to (b, nh, n, m): True where a query may attend to a key. A query that may attend to
+            none gets 0.
+        bias: Float, broadcastable to (b, nh, n, m); added to the scaled scores.
+        drop_rate: The share of weights that dropout zeroes.
+        key: The key of dropout; None for no dropout.
+        execution: Which implementation runs.
+
+    Raises:
+        ValueError: The mask isn't of booleans.
     """
+    check_attention_mask(mask)
     drops = key is not None and drop_rate > 0
     fused = execution.attention == "fused" and q.dtype != jnp.float64 and q.shape[-1] == v.shape[-1] and not drops
     if not fused:
-        return reference_attention(q, k, v, scale=scale, bias=bias, drop_rate=drop_rate, key=key)
-    return jax.nn.dot_product_attention(q, k, v, bias=None if bias is None else bias[None], scale=scale)
+        return reference_attention(q, k, v, scale=scale, mask=mask, bias=bias, drop_rate=drop_rate, key=key)
+    bias = None if bias is None else _four_axes(bias)
+    if mask is None:
+        return jax.nn.dot_product_attention(q, k, v, bias=bias, scale=scale)
+    mask = _four_axes(mask)
+    some = mask.any(axis=-1, keepdims=True)
+    # A query without a key sees all of them, so that no gradient is NaN, and its result is replaced.
+    x = jax.nn.dot_product_attention(q, k, v, bias=bias, mask=mask | ~some, scale=scale)
+    return jnp.where(some.swapaxes(1, 2), x, 0)
 
 
 def reference_attention(
@@ -53,140 +93,148 @@ def reference_attention(
     v: Float[Array, "b m nh hd"],
     *,
     scale: float,
-    bias: Float[Array, "nh n m"] | None = None,
+    mask: Mask | None = None,
+    bias: Bias | None = None,
     drop_rate: float = 0.0,
     key: random.Key | None = None,
 ) -> Float[Array, "b n nh hd"]:
-    """Matmul, softmax, matmul; the softmax in float32 or better."""
+    """Matmul, softmax, matmul; the softmax in float32 or better. Arguments as of `dot_product_attention`."""
+    check_attention_mask(mask)
     scores = jnp.einsum("bnhd,bmhd->bhnm", q * scale, k)
     scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
     scores = scores if bias is None else scores + bias
+    scores = scores if mask is None else jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
+    weights = weights if mask is None else jnp.where(mask, weights, 0)
     weights = dropout(weights, drop_rate, key)
     return jnp.einsum("bhnm,bmhd->bnhd", weights, v)
 
 
-class AttentionCore(nnx.Module):
-    """What happens between the projections: norms of query and key, rotation, and softmax attention or its difference.
-
-    Differential attention (Ye et al. 2024, arXiv:2410.05258, eq. 1 to 3) splits each head of query and key in two and
-    subtracts one attention from the other, times a learned factor.
+def causal_mask(queries: int, keys: int | None = None) -> Bool[Array, "n m"]:
+    """Each query may attend to its own place and those before it; the queries are the last of the keys.
 
     Args:
-        config: Of the model that the layer is part of.
-        index: Of the block; the factor's start value rises with it.
-        rngs: Source of the initial values.
+        queries: The number of queries n.
+        keys: The number of keys m; None for as many as queries. With more keys than queries, as from a decoder's cache,
+            PyTorch's and JAX's own `is_causal` would take the queries for the first of the keys.
+    """
+    keys = queries if keys is None else keys
+    return jnp.tril(jnp.ones((queries, keys), bool), keys - queries)
+
+
+def check_attention_mask(mask: Mask | None) -> None:
+    """Raises ValueError unless a mask, if there is one, is of booleans."""
+    if mask is not None and mask.dtype != jnp.bool_:
+        expected = "bool, True where a query may attend to a key; what is added to the scores is a bias"
+        raise ValueError(f"mask: got {mask.dtype} of shape {tuple(mask.shape)}, expected {expected}")
+
+
+def head_dim_of(dim: int, num_heads: int) -> int:
+    """The width of one head.
+
+    Raises:
+        ValueError: The heads don't divide the width.
+    """
+    if num_heads < 1 or dim % num_heads:
+        raise ValueError(f"num_heads: got {num_heads}, expected a divisor of dim {dim}")
+    return dim // num_heads
+
+
+class AttentionCore(nnx.Module):
+    """What happens between the projections: norms of query and key, their rotation, and softmax attention.
+
+    Args:
+        head_dim: The width of one head.
+        qk_norm: The norm over each head of query and key (Henry et al. 2020, arXiv:2010.04245); None for none.
+        rotate_half: Whether rotary positions pair channels i and i + head_dim / 2 (DINOv3, Llama), or neighbours (EVA).
+        attn_drop_rate: Dropout of the attention weights.
+        rngs: The source of the initial values.
     """
 
-    def __init__(self, config: VitConfig, index: int, *, rngs: nnx.Rngs):
-        self.differential = config.differential_attention
-        self.rotate_half = config.rope is not None and config.rope.rotate_half
-        self.attn_drop_rate = config.attn_drop_rate
-        head_dim = config.head_dim // 2 if self.differential else config.head_dim
+    def __init__(
+        self,
+        head_dim: int,
+        *,
+        qk_norm: Norm | None = None,
+        rotate_half: bool = False,
+        attn_drop_rate: float = 0.0,
+        rngs: nnx.Rngs,
+    ):
         self.scale = head_dim**-0.5
-        self.q_norm = make_norm(config, head_dim, rngs=rngs) if config.qk_norm else None
-        self.k_norm = make_norm(config, head_dim, rngs=rngs) if config.qk_norm else None
-        if self.differential:
-            self.lambda_init = 0.8 - 0.6 * math.exp(-0.3 * index)
-            self.lambda_q1, self.lambda_k1, self.lambda_q2, self.lambda_k2 = (
-                nnx.Param(jax.random.normal(rngs.params(), (head_dim,), jnp.float32) * 0.1) for _ in range(4)
-            )
-            self.sub_norm = RmsNorm(2 * head_dim, eps=1e-5, rngs=rngs)
+        self.rotate_half = rotate_half
+        self.q_norm = None if qk_norm is None else qk_norm(head_dim, rngs=rngs)
+        self.k_norm = None if qk_norm is None else qk_norm(head_dim, rngs=rngs)
+        self.attn_drop = Dropout(attn_drop_rate)
 
     def attend(
         self,
         q: Float[Array, "b n nh hd"],
-        k: Float[Array, "b n kvh hd"],
-        v: Float[Array, "b n kvh hd"],
+        k: Float[Array, "b m kvh hd"],
+        v: Float[Array, "b m kvh hd"],
         *,
         rotation: Rotation | None = None,
-        bias: Float[Array, "nh n n"] | None = None,
+        mask: Mask | None = None,
+        bias: Bias | None = None,
         key: random.Key | None = None,
         execution: Execution = Execution(),
     ) -> Float[Array, "b n nh*hd"]:
-        """Mixes the tokens of each image, heads side by side; fewer heads of key and value are shared by groups."""
-        if self.differential:
-            return self._attend_differentially(q, k, v, key=key, execution=execution)
+        """Mixes the values of each image, heads side by side; fewer heads of key and value are shared by groups."""
         q = q if self.q_norm is None else self.q_norm(q)
         k = k if self.k_norm is None else self.k_norm(k)
         if rotation is not None:
             q, k = (rotate(x, rotation, half=self.rotate_half) for x in (q, k))
         if k.shape[2] < q.shape[2]:
             k, v = (jnp.repeat(x, q.shape[2] // k.shape[2], axis=2) for x in (k, v))
+        rate, key = self.attn_drop.rate, self.attn_drop.source(key)
         x = dot_product_attention(
-            q, k, v, scale=self.scale, bias=bias, drop_rate=self.attn_drop_rate, key=key, execution=execution
+            q, k, v, scale=self.scale, mask=mask, bias=bias, drop_rate=rate, key=key, execution=execution
         )
         return x.reshape(*x.shape[:2], -1)
-
-    def _attend_differentially(
-        self,
-        q: Float[Array, "b n nh hd"],
-        k: Float[Array, "b n nh hd"],
-        v: Float[Array, "b n nh hd"],
-        *,
-        key: random.Key | None,
-        execution: Execution,
-    ) -> Float[Array, "b n nh*hd"]:
-        q, k = (x.reshape(*x.shape[:3], 2, -1) for x in (q, k))
-        q = q if self.q_norm is None else self.q_norm(q)
-        k = k if self.k_norm is None else self.k_norm(k)
-        first, second = (
-            dot_product_attention(
-                q[..., i, :],
-                k[..., i, :],
-                v,
-                scale=self.scale,
-                drop_rate=self.attn_drop_rate,
-                key=half_key,
-                execution=execution,
-            )
-            for i, half_key in enumerate(random.split(key, 2))
-        )
-        x = first - self._factor(q.dtype) * second
-        x = self.sub_norm(x) * (1 - self.lambda_init)
-        return x.reshape(*x.shape[:2], -1)
-
-    def _factor(self, dtype: jnp.dtype) -> Float[Array, ""]:
-        pairs = ((self.lambda_q1, self.lambda_k1), (self.lambda_q2, self.lambda_k2))
-        wide = jnp.promote_types(dtype, jnp.float32)
-        one, two = (jnp.exp(jnp.sum(q[...] * k[...]).astype(wide)) for q, k in pairs)
-        return (one - two + self.lambda_init).astype(dtype)
 
 
 class Attention(AttentionCore):
-    """Multi-head self-attention with its projections.
+    """Multi-head self-attention with its projections: proj(attention(q(x), k(x), v(x))).
 
     Args:
-        config: Of the model that the layer is part of.
-        index: Of the block.
-        rngs: Source of the initial values.
+        dim: The width of the tokens.
+        num_heads: The number of heads; divides the width.
+        qkv_bias: Whether the projections to query, key and value have a bias.
+        k_bias: Whether that to the key has one, where the others do.
+        proj_bias: Whether the output projection has one.
+        qk_norm: The norm over each head of query and key, such as `LayerNorm`; None for none.
+        norm: The norm of the mixed values before their projection, over the width; None for none.
+        rotate_half: How rotary positions pair channels; see `AttentionCore`.
+        attn_drop_rate: Dropout of the attention weights.
+        drop_rate: Dropout of the result.
+        rngs: The source of the initial values.
+
+    Raises:
+        ValueError: The heads don't divide the width.
     """
 
     leaves: ClassVar = {"q_bias": Leaf("q_bias", "o -> o"), "v_bias": Leaf("v_bias", "o -> o")}
 
-    def __init__(self, config: VitConfig, index: int, *, rngs: nnx.Rngs):
-        super().__init__(config, index, rngs=rngs)
-        dim, heads, kv_heads = config.embed_dim, config.num_heads, config.kv_heads[index]
-        head_dim = config.head_dim
-        self.drop_rate = config.drop_rate
-        self.grid_size = config.grid_size
-        has_table = config.rel_pos_bias == "block"
-        self.relative_position_bias_table = make_table(config) if has_table else None
-        self.fused = config.qkv_fused
-        k_bias = config.qkv_bias and config.k_bias
-        if self.fused:
-            axes = ("embed", None, "heads", None)
-            self.qkv = Linear(dim, (3, heads, head_dim), bias=k_bias, axes=axes, rngs=rngs)
-            without_k = config.qkv_bias and not config.k_bias
-            self.q_bias = nnx.Param(jnp.zeros((heads, head_dim), jnp.float32)) if without_k else None
-            self.v_bias = nnx.Param(jnp.zeros((heads, head_dim), jnp.float32)) if without_k else None
-        else:
-            axes = ("embed", "heads", None)
-            self.q_proj = Linear(dim, (heads, head_dim), bias=config.qkv_bias, axes=axes, rngs=rngs)
-            self.k_proj = Linear(dim, (kv_heads, head_dim), bias=k_bias, axes=axes, rngs=rngs)
-            self.v_proj = Linear(dim, (kv_heads, head_dim), bias=config.qkv_bias, axes=axes, rngs=rngs)
-        self.norm = make_norm(config, dim, rngs=rngs) if config.attn_norm else None
-        self.proj = Linear(dim, dim, bias=config.proj_bias, axes=("heads", "embed"), rngs=rngs)
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        qkv_bias: bool = True,
+        k_bias: bool = True,
+        proj_bias: bool = True,
+        qk_norm: Norm | None = None,
+        norm: Norm | None = None,
+        rotate_half: bool = False,
+        attn_drop_rate: float = 0.0,
+        drop_rate: float = 0.0,
+        rngs: nnx.Rngs,
+    ):
+        head_dim = head_dim_of(dim, num_heads)
+        super().__init__(head_dim, qk_norm=qk_norm, rotate_half=rotate_half, attn_drop_rate=attn_drop_rate, rngs=rngs)
+        self._add_inputs(dim, num_heads, bias=qkv_bias, k_bias=qkv_bias and k_bias, rngs=rngs)
+        self.norm = None if norm is None else norm(dim, rngs=rngs)
+        self.proj = Linear(dim, dim, bias=proj_bias, axes=("heads", "embed"), rngs=rngs)
+        self.drop = Dropout(drop_rate)
         self.logical_axes = (("q_bias", ("heads", None)), ("v_bias", ("heads", None)))
 
     def __call__(
@@ -194,33 +242,43 @@ class Attention(AttentionCore):
         x: Float[Array, "b n d"],
         *,
         rotation: Rotation | None = None,
-        bias: Float[Array, "nh n n"] | None = None,
+        mask: Mask | None = None,
+        bias: Bias | None = None,
         key: random.Key | None = None,
         execution: Execution = Execution(),
     ) -> Float[Array, "b n d"]:
-        """Mixes the tokens of each image.
+        """Mixes the tokens of each image or text.
 
         Args:
             x: Tokens.
-            rotation: Of query and key of the patches.
-            bias: Added to the scaled scores, besides the layer's own.
-            key: Of dropout.
+            rotation: The rotation of query and key of the last tokens, which are the patches.
+            mask: Bool, broadcastable to (b, nh, n, n): True where a token may attend to another. A mask of keys (b, n)
+                is `mask[:, None, None, :]`; a text's is `causal_mask(n)`.
+            bias: Float, broadcastable to (b, nh, n, n); added to the scaled scores.
+            key: The key of dropout; without one, what `Dropout.source` says.
             execution: How to run it.
         """
         key_attn, key_out = random.split(key, 2)
         q, k, v = self._project(x)
-        if self.relative_position_bias_table is not None:
-            own = relative_position_bias(self.relative_position_bias_table[...], self.grid_size)
-            bias = own if bias is None else own + bias
-        x = self.attend(q, k, v, rotation=rotation, bias=bias, key=key_attn, execution=execution)
+        x = self.attend(q, k, v, rotation=rotation, mask=mask, bias=bias, key=key_attn, execution=execution)
         x = x if self.norm is None else self.norm(x)
-        return dropout(self.proj(x), self.drop_rate, key_out)
+        return self.drop(self.proj(x), key=key_out)
+
+    def _add_inputs(self, dim: int, num_heads: int, *, bias: bool, k_bias: bool, rngs: nnx.Rngs) -> None:
+        heads = (num_heads, dim // num_heads)
+        self.qkv = Linear(dim, (3, *heads), bias=k_bias, axes=("embed", None, "heads", None), rngs=rngs)
+        without_k = bias and not k_bias
+        self.q_bias = nnx.Param(jnp.zeros(heads, jnp.float32)) if without_k else None
+        self.v_bias = nnx.Param(jnp.zeros(heads, jnp.float32)) if without_k else None
 
     def _project(self, x: Float[Array, "b n d"]) -> tuple[Float[Array, "b n heads hd"], ...]:
-        if not self.fused:
-            return self.q_proj(x), self.k_proj(x), self.v_proj(x)
         qkv = self.qkv(x)
         q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
         if self.q_bias is not None and self.v_bias is not None:
             q, v = q + self.q_bias[...], v + self.v_bias[...]
         return q, k, v
+
+
+def _four_axes(x: Array) -> Array:
+    """(b, nh, n, m), of which any but the last may be 1."""
+    return x.reshape((1,) * (4 - x.ndim) + x.shape)

@@ -1,224 +1,130 @@
-"""Transformer blocks. Twin: `vit_torch/layers/block.py`.
+"""Transformer blocks. Twin: `vit_torch/layers/block.py`; those with branches side by side are in `parallel.py`.
 
-Every block is called as `block(x, rotation=, bias=, keep_rate=, key=, execution=)`. The share of samples that drop path
-keeps is an argument, so that blocks that differ in nothing else can be scanned.
+Source: Dosovitskiy et al. 2020, arXiv:2010.11929, eq. 2 and 3, with LayerScale (Touvron et al. 2021, arXiv:2103.17239)
+and stochastic depth (Huang et al. 2016, arXiv:1603.09382).
+
+Every block is called as `block(x, rotation=, mask=, bias=, keep_rate=, key=, execution=)`. The share of samples that
+drop path keeps is an argument, so that blocks that differ in nothing else can be scanned. Which attention, MLP and norm
+it has is given to it: a class, or one with options such as `partial(Attention, qkv_bias=False)`.
 """
 
 from __future__ import annotations
 
-import jax.numpy as jnp
+from collections.abc import Callable
+from typing import Any
+
 from flax import nnx
 from jaxtyping import Array, Float
 
-from parity.configs import Execution, VitConfig
+from parity.configs import Execution
 
 from .. import random
-from .act import ACTIVATIONS
-from .attention import Attention, AttentionCore
-from .drop import drop_path, dropout
-from .linear import Linear
-from .mlp import make_mlp
-from .norm import LayerScale, make_norm
+from .attention import Attention, Bias, Mask
+from .drop import DropPath
+from .mlp import Mlp
+from .norm import LayerNorm, LayerScale, Norm
 from .rope import Rotation
 
 Tokens = Float[Array, "b n d"]
-Bias = Float[Array, "nh n n"]
 Rate = float | Float[Array, ""]
+# Called as `attn(dim, num_heads, rngs=rngs)` and `mlp(dim, mlp_dim, rngs=rngs)`.
+Part = Callable[..., nnx.Module]
 
 
-def make_scale(config: VitConfig) -> LayerScale | None:
-    """The LayerScale of a branch, where a config has one."""
-    return None if config.layer_scale_init is None else LayerScale(config.embed_dim, init=config.layer_scale_init)
+def make_scale(dim: int, init: float | None) -> LayerScale | None:
+    """The LayerScale of a branch, where there is a start value for one."""
+    return None if init is None else LayerScale(dim, init=init)
 
 
 class Block(nnx.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)) (Dosovitskiy et al. 2020, arXiv:2010.11929, eq. 2 and 3).
+    """x + ls1(attn(norm1(x))), then x + ls2(mlp(norm2(x))): norms before the branches.
 
     Args:
-        config: Of the model that the block is part of.
-        index: Of the block.
-        rngs: Source of the initial values.
+        dim: The width of the tokens.
+        num_heads: The number of heads; divides the width.
+        mlp_dim: The hidden width of the MLP.
+        norm: The kind of both norms.
+        attn: The kind of attention.
+        mlp: The kind of MLP.
+        layer_scale_init: The start value of LayerScale; None for none.
+        attn_only_layer_scale: Whether the attention's branch alone has one.
+        rngs: The source of the initial values.
     """
 
-    def __init__(self, config: VitConfig, index: int, *, rngs: nnx.Rngs):
-        self.norm1 = make_norm(config, config.embed_dim, rngs=rngs)
-        self.attn = Attention(config, index, rngs=rngs)
-        self.ls1 = make_scale(config)
-        self.norm2 = make_norm(config, config.embed_dim, rngs=rngs)
-        self.mlp = make_mlp(config, rngs=rngs)
-        self.ls2 = None if config.attn_only_layer_scale else make_scale(config)
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        mlp_dim: int,
+        *,
+        norm: Norm = LayerNorm,
+        attn: Part = Attention,
+        mlp: Part = Mlp,
+        layer_scale_init: float | None = None,
+        attn_only_layer_scale: bool = False,
+        rngs: nnx.Rngs,
+    ):
+        self.norm1 = norm(dim, rngs=rngs)
+        self.attn = attn(dim, num_heads, rngs=rngs)
+        self.ls1 = make_scale(dim, layer_scale_init)
+        self.norm2 = norm(dim, rngs=rngs)
+        self.mlp = mlp(dim, mlp_dim, rngs=rngs)
+        self.ls2 = None if attn_only_layer_scale else make_scale(dim, layer_scale_init)
+        self.drop_path = DropPath()
 
     def __call__(
         self,
         x: Tokens,
         *,
         rotation: Rotation | None = None,
+        mask: Mask | None = None,
         bias: Bias | None = None,
         keep_rate: Rate | None = None,
         key: random.Key | None = None,
         execution: Execution = Execution(),
     ) -> Tokens:
-        """Transforms the tokens."""
+        """Transforms the tokens.
+
+        Args:
+            x: Tokens.
+            rotation: As of `Attention`.
+            mask: As of `Attention`.
+            bias: As of `Attention`.
+            keep_rate: The share of samples whose branches are kept; None for all.
+            key: The key of dropout and drop path; without one, what `Dropout.source` says.
+            execution: How to run it.
+        """
         key_attn, key_mlp, key_path1, key_path2 = random.split(key, 4)
-        y = self.attn(self.norm1(x), rotation=rotation, bias=bias, key=key_attn, execution=execution)
+        given: dict[str, Any] = dict(rotation=rotation, mask=mask, bias=bias, execution=execution)
+        y = self.attn(self.norm1(x), **given, key=key_attn)
         y = y if self.ls1 is None else self.ls1(y)
-        x = x + drop_path(y, keep_rate, key_path1)
+        x = x + self.drop_path(y, keep_rate, key=key_path1)
         y = self.mlp(self.norm2(x), key=key_mlp)
         y = y if self.ls2 is None else self.ls2(y)
-        return x + drop_path(y, keep_rate, key_path2)
+        return x + self.drop_path(y, keep_rate, key=key_path2)
 
 
 class ResPostBlock(Block):
-    """x + norm(attention(x)), then x + norm(mlp(x)): norms after the branches (Liu et al. 2021, arXiv:2111.09883)."""
+    """x + norm1(attn(x)), then x + norm2(mlp(x)): norms behind the branches (Liu et al. 2021, arXiv:2111.09883).
+
+    Arguments are those of `Block`; a LayerScale isn't applied.
+    """
 
     def __call__(
         self,
         x: Tokens,
         *,
         rotation: Rotation | None = None,
+        mask: Mask | None = None,
         bias: Bias | None = None,
         keep_rate: Rate | None = None,
         key: random.Key | None = None,
         execution: Execution = Execution(),
     ) -> Tokens:
-        """Transforms the tokens."""
+        """Transforms the tokens; arguments as of `Block`."""
         key_attn, key_mlp, key_path1, key_path2 = random.split(key, 4)
-        y = self.norm1(self.attn(x, rotation=rotation, bias=bias, key=key_attn, execution=execution))
-        x = x + drop_path(y, keep_rate, key_path1)
+        given: dict[str, Any] = dict(rotation=rotation, mask=mask, bias=bias, execution=execution)
+        y = self.norm1(self.attn(x, **given, key=key_attn))
+        x = x + self.drop_path(y, keep_rate, key=key_path1)
         y = self.norm2(self.mlp(x, key=key_mlp))
-        return x + drop_path(y, keep_rate, key_path2)
-
-
-class AttentionBranch(nnx.Module):
-    """Norm, attention and LayerScale.
-
-    Args:
-        config: Of the model that the branch is part of.
-        index: Of the block.
-        rngs: Source of the initial values.
-    """
-
-    def __init__(self, config: VitConfig, index: int, *, rngs: nnx.Rngs):
-        self.norm = make_norm(config, config.embed_dim, rngs=rngs)
-        self.attn = Attention(config, index, rngs=rngs)
-        self.ls = make_scale(config)
-
-    def __call__(self, x: Tokens, *, key: random.Key | None = None, execution: Execution = Execution()) -> Tokens:
-        """What the branch adds to the tokens."""
-        x = self.attn(self.norm(x), key=key, execution=execution)
-        return x if self.ls is None else self.ls(x)
-
-
-class MlpBranch(nnx.Module):
-    """Norm, MLP and LayerScale.
-
-    Args:
-        config: Of the model that the branch is part of.
-        rngs: Source of the initial values.
-    """
-
-    def __init__(self, config: VitConfig, *, rngs: nnx.Rngs):
-        self.norm = make_norm(config, config.embed_dim, rngs=rngs)
-        self.mlp = make_mlp(config, rngs=rngs)
-        self.ls = make_scale(config)
-
-    def __call__(self, x: Tokens, *, key: random.Key | None = None) -> Tokens:
-        """What the branch adds to the tokens."""
-        x = self.mlp(self.norm(x), key=key)
-        return x if self.ls is None else self.ls(x)
-
-
-class ParallelThingsBlock(nnx.Module):
-    """Two attentions side by side, then two MLPs side by side (Touvron et al. 2022, arXiv:2203.09795, section 3).
-
-    Args:
-        config: Of the model that the block is part of.
-        index: Of the block.
-        rngs: Source of the initial values.
-    """
-
-    def __init__(self, config: VitConfig, index: int, *, rngs: nnx.Rngs):
-        self.attns = nnx.List([AttentionBranch(config, index, rngs=rngs) for _ in range(2)])
-        self.ffns = nnx.List([MlpBranch(config, rngs=rngs) for _ in range(2)])
-
-    def __call__(
-        self,
-        x: Tokens,
-        *,
-        rotation: Rotation | None = None,
-        bias: Bias | None = None,
-        keep_rate: Rate | None = None,
-        key: random.Key | None = None,
-        execution: Execution = Execution(),
-    ) -> Tokens:
-        """Transforms the tokens; without rotation and bias, which its configs don't have."""
-        keys = random.split(key, 8)
-        first, second = (
-            drop_path(attn(x, key=keys[i], execution=execution), keep_rate, keys[i + 2])
-            for i, attn in enumerate(self.attns)
-        )
-        x = x + (first + second)
-        first, second = (drop_path(ffn(x, key=keys[i + 4]), keep_rate, keys[i + 6]) for i, ffn in enumerate(self.ffns))
-        return x + (first + second)
-
-
-class ParallelScalingBlock(AttentionCore):
-    """Attention and MLP side by side, from one projection of one norm (Dehghani et al. 2023, arXiv:2302.05442, eq. 1).
-
-    With differential attention the output is one projection of both, too.
-
-    Args:
-        config: Of the model that the block is part of.
-        index: Of the block.
-        rngs: Source of the initial values.
-    """
-
-    def __init__(self, config: VitConfig, index: int, *, rngs: nnx.Rngs):
-        super().__init__(config, index, rngs=rngs)
-        dim, hidden, bias = config.embed_dim, config.mlp_dim, config.proj_bias
-        self.hidden, self.num_heads = hidden, config.num_heads
-        self.act = config.act
-        self.drop_rate = config.drop_rate
-        self.in_norm = make_norm(config, dim, rngs=rngs)
-        # Its parts differ in how a mesh would split them, so it stays whole.
-        self.in_proj = Linear(dim, hidden + 3 * dim, bias=config.qkv_bias, axes=("embed", None), rngs=rngs)
-        self.mlp_bias = None if config.qkv_bias else nnx.Param(jnp.zeros(hidden, jnp.float32))
-        if self.differential:
-            self.out_proj = Linear(dim + hidden, dim, bias=bias, axes=(None, "embed"), rngs=rngs)
-        else:
-            self.attn_out_proj = Linear(dim, dim, bias=bias, axes=("heads", "embed"), rngs=rngs)
-            self.mlp_out_proj = Linear(hidden, dim, bias=bias, axes=("mlp", "embed"), rngs=rngs)
-        self.ls = make_scale(config)
-
-    def __call__(
-        self,
-        x: Tokens,
-        *,
-        rotation: Rotation | None = None,
-        bias: Bias | None = None,
-        keep_rate: Rate | None = None,
-        key: random.Key | None = None,
-        execution: Execution = Execution(),
-    ) -> Tokens:
-        """Transforms the tokens; without rotation and bias, which its configs don't have."""
-        key_attn, key_mlp, key_path = random.split(key, 3)
-        y = self.in_proj(self.in_norm(x))
-        hidden, y = y[..., : self.hidden], y[..., self.hidden :]
-        hidden = hidden if self.mlp_bias is None else hidden + self.mlp_bias[...]
-        hidden = dropout(ACTIVATIONS[self.act](hidden), self.drop_rate, key_mlp)
-        qkv = y.reshape(*y.shape[:2], 3, self.num_heads, -1)
-        y = self.attend(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], key=key_attn, execution=execution)
-        if self.differential:
-            y = self.out_proj(jnp.concatenate([y, hidden], axis=-1))
-        else:
-            y = self.attn_out_proj(y) + self.mlp_out_proj(hidden)
-        y = y if self.ls is None else self.ls(y)
-        return x + drop_path(y, keep_rate, key_path)
-
-
-BLOCKS = {
-    "pre_norm": Block,
-    "res_post": ResPostBlock,
-    "parallel_things": ParallelThingsBlock,
-    "parallel_scaling": ParallelScalingBlock,
-}
+        return x + self.drop_path(y, keep_rate, key=key_path2)

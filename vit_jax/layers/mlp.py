@@ -1,30 +1,36 @@
-"""The feed-forward half of a block. Twin: `vit_torch/layers/mlp.py`."""
+"""The feed-forward half of a block. Twin: `vit_torch/layers/mlp.py`.
+
+Source: Vaswani et al. 2017, arXiv:1706.03762, eq. 2, with GELU for ReLU. Where other projects differ: `jax.nn.gelu` and
+`nnx.gelu` are the tanh approximation by default, `torch.nn.GELU` is the error function; OpenAI's CLIP has
+x * sigmoid(1.702 x). The width of a gated MLP is that of one half here; timm gives that of both for packed ones.
+"""
 
 from __future__ import annotations
 
 from flax import nnx
 from jaxtyping import Array, Float
 
-from parity.configs import VitConfig
-
 from .. import random
 from .act import ACTIVATIONS
-from .drop import dropout
+from .drop import Dropout
 from .linear import Linear
-from .norm import make_norm
+from .norm import Norm
 
 
 class Mlp(nnx.Module):
-    """Linear, activation, linear (ViT, Dosovitskiy et al. 2020, arXiv:2010.11929, eq. 3).
+    """Two linear layers around an activation: fc2(act(fc1(x))) (Dosovitskiy et al. 2020, arXiv:2010.11929, eq. 3).
 
     Args:
-        dim: Width of the tokens.
-        hidden_dim: Width between the two layers.
-        act: Name of the activation.
+        dim: The width of the tokens.
+        hidden_dim: The width between the two layers.
+        act: The name of the activation, one of `ACTIVATIONS`.
         bias: Whether the layers have one.
-        norm: Of the hidden units; None for none.
+        norm: The norm of the hidden units, such as `LayerNorm`; None for none.
         drop_rate: Dropout after each layer.
-        rngs: Source of the initial values.
+        rngs: The source of the initial values.
+
+    Raises:
+        ValueError: An unknown activation.
     """
 
     def __init__(
@@ -32,65 +38,57 @@ class Mlp(nnx.Module):
         dim: int,
         hidden_dim: int,
         *,
-        act: str,
+        act: str = "gelu",
         bias: bool = True,
-        norm: nnx.Module | None = None,
+        norm: Norm | None = None,
         drop_rate: float = 0.0,
         rngs: nnx.Rngs,
     ):
+        if act not in ACTIVATIONS:
+            raise ValueError(f"act: got {act!r}, expected one of {', '.join(ACTIVATIONS)}")
         self.act = act
-        self.drop_rate = drop_rate
+        self.drop = Dropout(drop_rate)
+        hidden_norm = None if norm is None else norm(hidden_dim, rngs=rngs)
         self._add_inputs(dim, hidden_dim, bias=bias, rngs=rngs)
-        self.norm = norm
+        self.norm = hidden_norm
         self.fc2 = Linear(hidden_dim, dim, bias=bias, axes=("mlp", "embed"), rngs=rngs)
 
-    def __call__(self, x: Float[Array, "b n d"], *, key: random.Key | None = None) -> Float[Array, "b n d"]:
-        """Transforms each token."""
+    def __call__(self, x: Float[Array, "*b d"], *, key: random.Key | None = None) -> Float[Array, "*b d"]:
+        """Transforms each token.
+
+        Args:
+            x: Tokens, or anything else with its channels last.
+            key: The key of dropout; without one, what `Dropout.source` says.
+        """
         key_hidden, key_out = random.split(key, 2)
-        x = dropout(self._hidden(x), self.drop_rate, key_hidden)
+        x = self.drop(self._hidden(x), key=key_hidden)
         x = x if self.norm is None else self.norm(x)
-        return dropout(self.fc2(x), self.drop_rate, key_out)
+        return self.drop(self.fc2(x), key=key_out)
 
     def _add_inputs(self, dim: int, hidden_dim: int, *, bias: bool, rngs: nnx.Rngs) -> None:
         self.fc1 = Linear(dim, hidden_dim, bias=bias, axes=("embed", "mlp"), rngs=rngs)
 
-    def _hidden(self, x: Float[Array, "b n d"]) -> Float[Array, "b n m"]:
+    def _hidden(self, x: Float[Array, "*b d"]) -> Float[Array, "*b m"]:
         return ACTIVATIONS[self.act](self.fc1(x))
 
 
 class SwiGlu(Mlp):
-    """A gated MLP (Shazeer 2020, arXiv:2002.05202): the activation of one layer times another."""
+    """A gated MLP (Shazeer 2020, arXiv:2002.05202, eq. 6): fc2(act(fc1_g(x)) * fc1_x(x)); arguments as of `Mlp`."""
 
     def _add_inputs(self, dim: int, hidden_dim: int, *, bias: bool, rngs: nnx.Rngs) -> None:
         self.fc1_g = Linear(dim, hidden_dim, bias=bias, axes=("embed", "mlp"), rngs=rngs)
         self.fc1_x = Linear(dim, hidden_dim, bias=bias, axes=("embed", "mlp"), rngs=rngs)
 
-    def _hidden(self, x: Float[Array, "b n d"]) -> Float[Array, "b n m"]:
+    def _hidden(self, x: Float[Array, "*b d"]) -> Float[Array, "*b m"]:
         return ACTIVATIONS[self.act](self.fc1_g(x)) * self.fc1_x(x)
 
 
 class SwiGluPacked(Mlp):
-    """A gated MLP whose gate and value are one layer, as packed in DINOv2."""
+    """A gated MLP whose gate and value are one layer, the gate first, as in DINOv2; arguments as of `Mlp`."""
 
     def _add_inputs(self, dim: int, hidden_dim: int, *, bias: bool, rngs: nnx.Rngs) -> None:
         self.fc1 = Linear(dim, (2, hidden_dim), bias=bias, axes=("embed", None, "mlp"), rngs=rngs)
 
-    def _hidden(self, x: Float[Array, "b n d"]) -> Float[Array, "b n m"]:
+    def _hidden(self, x: Float[Array, "*b d"]) -> Float[Array, "*b m"]:
         x = self.fc1(x)
         return ACTIVATIONS[self.act](x[..., 0, :]) * x[..., 1, :]
-
-
-MLPS = {"mlp": Mlp, "swiglu": SwiGlu, "swiglu_packed": SwiGluPacked}
-
-
-def make_mlp(config: VitConfig, *, rngs: nnx.Rngs) -> Mlp:
-    """The kind of MLP that the blocks of a config have."""
-    return MLPS[config.mlp](
-        config.embed_dim,
-        config.mlp_dim,
-        act=config.act,
-        bias=config.mlp_bias,
-        norm=make_norm(config, config.mlp_dim, rngs=rngs) if config.mlp_norm else None,
-        drop_rate=config.drop_rate,
-        rngs=rngs,
-    )

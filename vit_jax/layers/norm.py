@@ -1,7 +1,13 @@
-"""Normalisation and LayerScale. Twin: `vit_torch/layers/norm.py`."""
+"""Normalisation over the channels, and LayerScale. Twin: `vit_torch/layers/norm.py`.
+
+Which norm a layer has is given to it as a `Norm`: a class, or `partial(LayerNorm, eps=1e-5)`. Epsilons belong to the
+source of the weights: LayerNorm's is 1e-5 in PyTorch's own default, CLIP and DINOv3, 1e-6 in Flax's default, timm's
+ViTs, MAE and DINOv2, and 1e-12 in ViT and BEiT at Hugging Face. 1e-5 for 1e-6 moves the logits of a ViT-B by 3e-3.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 import jax
@@ -9,43 +15,47 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from parity.configs import VitConfig
-
 from .leaf import Leaf
+
+# Called as `norm(dim, rngs=rngs)`.
+Norm = Callable[..., nnx.Module]
 
 
 class LayerNorm(nnx.LayerNorm):
-    """LayerNorm over the last axis (Ba et al. 2016, arXiv:1607.06450).
+    """LayerNorm over the last axis (Ba et al. 2016, arXiv:1607.06450, eq. 4).
+
+    y = (x - mean(x)) / sqrt(var(x) + eps) * scale + bias, with the biased variance (the mean of dim squares).
 
     The mean is subtracted before squaring: `nnx.LayerNorm` would by default take E[x^2] - E[x]^2, which loses 5e-3 of
     a float32 result at a mean of 100.
 
     Args:
-        dim: Size of the last axis.
-        eps: Added to the variance.
-        rngs: Source of the initial values.
+        dim: The size of the last axis.
+        eps: What is added to the variance.
+        rngs: The source of the initial values, which are all 0 or 1.
     """
 
     leaves: ClassVar = {"scale": Leaf("weight", "d -> d"), "bias": Leaf("bias", "d -> d")}
 
-    def __init__(self, dim: int, *, eps: float, rngs: nnx.Rngs):
+    def __init__(self, dim: int, *, eps: float = 1e-6, rngs: nnx.Rngs):
         super().__init__(dim, epsilon=eps, use_fast_variance=False, rngs=rngs)
 
 
 class RmsNorm(nnx.Module):
-    """Division by the root of the mean square over the last axis (Zhang and Sennrich 2019, arXiv:1910.07467).
+    """Division by the root of the mean square over the last axis (Zhang and Sennrich 2019, arXiv:1910.07467, eq. 4).
 
-    The mean is taken in float32 or better.
+    y = x / sqrt(mean(x^2) + eps) * scale. The mean is taken and the scale applied in float32 or better; Llama's code
+    rounds to the input's precision before the scale.
 
     Args:
-        dim: Size of the last axis.
-        eps: Added to the mean square.
-        rngs: Source of the initial values, which are all 1.
+        dim: The size of the last axis.
+        eps: What is added to the mean square.
+        rngs: The source of the initial values, which are all 1.
     """
 
     leaves: ClassVar = {"scale": Leaf("weight", "d -> d")}
 
-    def __init__(self, dim: int, *, eps: float, rngs: nnx.Rngs):
+    def __init__(self, dim: int, *, eps: float = 1e-6, rngs: nnx.Rngs):
         self.eps = eps
         self.scale = nnx.Param(jnp.ones(dim, jnp.float32))
 
@@ -56,20 +66,15 @@ class RmsNorm(nnx.Module):
         return (wide * self.scale[...]).astype(x.dtype)
 
 
-def make_norm(config: VitConfig, dim: int, *, rngs: nnx.Rngs) -> LayerNorm | RmsNorm:
-    """The kind of norm that a config asks for, over `dim` channels."""
-    return {"layernorm": LayerNorm, "rmsnorm": RmsNorm}[config.norm](dim, eps=config.norm_eps, rngs=rngs)
-
-
 class LayerScale(nnx.Module):
-    """A learned factor for each channel (CaiT, Touvron et al. 2021, arXiv:2103.17239, eq. 4).
+    """A learned factor for each channel (CaiT, Touvron et al. 2021, arXiv:2103.17239, eq. 4): y = gamma * x.
 
     Args:
-        dim: Size of the last axis.
-        init: Start value of every factor.
+        dim: The size of the last axis.
+        init: The start value of every factor: CaiT takes 0.1 to 1e-6, less in deeper models.
     """
 
-    def __init__(self, dim: int, *, init: float):
+    def __init__(self, dim: int, *, init: float = 1e-5):
         self.gamma = nnx.Param(jnp.full(dim, init, jnp.float32))
 
     def __call__(self, x: Float[Array, "... d"]) -> Float[Array, "... d"]:

@@ -1,6 +1,8 @@
 """Layers of convolutional stems. Twin: `vit_torch/layers/stem.py`.
 
-Sources: those of `parity/configs/stem.py`, which says what each layer is.
+Sources: those of `parity/configs/stem.py`: Xiao et al. 2021, arXiv:2106.14881, and DeiT III's (Touvron et al. 2022,
+arXiv:2203.09795, section 5). Paddings are zeros, equally many on each side, where Flax's default `SAME` would pad even
+kernels on one side.
 """
 
 from __future__ import annotations
@@ -8,35 +10,52 @@ from __future__ import annotations
 from flax import nnx
 from jaxtyping import Array, Float
 
-from parity.configs.stem import StemLayer
-
 from .act import ACTIVATIONS
 from .batch_norm import BatchNorm
 from .linear import Conv
+from .norm import Norm
 
 
 class StemBlock(nnx.Module):
-    """A convolution, BatchNorm and an activation.
+    """act(norm(conv(x))).
 
     Args:
-        layer: What it is.
-        eps: Of BatchNorm.
-        rngs: Source of the initial values.
+        in_chans: Channels of the input.
+        out_chans: Channels of the output.
+        kernel_size: Height and width of the kernel.
+        stride: How far it moves, down and across.
+        padding: Zeros on each side.
+        bias: Whether the convolution has a bias.
+        norm: The norm of its output; None for none.
+        act: The name of the activation, one of `ACTIVATIONS`; None for none.
+        rngs: The source of the initial values.
     """
 
-    def __init__(self, layer: StemLayer, *, eps: float, rngs: nnx.Rngs):
-        self.act = layer.act
+    def __init__(
+        self,
+        in_chans: int,
+        out_chans: int,
+        *,
+        kernel_size: int,
+        stride: int = 1,
+        padding: int = 0,
+        bias: bool = True,
+        norm: Norm | None = BatchNorm,
+        act: str | None = None,
+        rngs: nnx.Rngs,
+    ):
+        self.act = act
         self.conv = Conv(
-            layer.in_chans,
-            layer.out_chans,
-            kernel_size=(layer.kernel_size, layer.kernel_size),
-            stride=(layer.stride, layer.stride),
-            padding=layer.padding,
-            bias=layer.bias,
+            in_chans,
+            out_chans,
+            kernel_size=(kernel_size, kernel_size),
+            stride=(stride, stride),
+            padding=padding,
+            bias=bias,
             axes=(None, None, None, "embed"),
             rngs=rngs,
         )
-        self.norm = BatchNorm(layer.out_chans, eps=eps, rngs=rngs) if layer.norm else None
+        self.norm = None if norm is None else norm(out_chans, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
         """Transforms a map, which shrinks by the stride."""

@@ -9,6 +9,7 @@ order of operations are timm's. Twin: `vit_torch/models/vit.py`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,55 +20,56 @@ from jaxtyping import Array, Bool, Float
 from parity.configs import Execution, VitConfig
 
 from .. import random
-from ..layers.block import BLOCKS
-from ..layers.drop import dropout
+from ..layers.drop import Dropout, Stochastic
 from ..layers.linear import Linear
 from ..layers.mask import check_mask, leave_out, replace_masked
-from ..layers.norm import make_norm
-from ..layers.patch_embed import PatchEmbed
-from ..layers.pool import AttentionPool, PreLogits
+from ..layers.pool import PreLogits
 from ..layers.pos_embed import add_positions, fixed_positions, learned_positions
 from ..layers.rel_pos import RelativePositionBias
-from ..layers.rope import RotaryEmbedding
 from ..layers.stack import run_blocks
+from .vit_parts import draws, make_block, make_patch_embed, make_pool, make_rope, norm_of
 
 Tokens = Float[Array, "b n d"]
 Mask = Bool[Array | np.ndarray, "b patches"]
 
 
-class VisionTransformer(nnx.Module):
-    """Patches, prefix tokens and positions; pre-norm blocks; pooling; a linear head.
+class VisionTransformer(Stochastic):
+    """Patches, prefix tokens and positions; blocks; pooling; a linear head.
+
+    Which layers a config asks for is in `vit_parts.py`.
 
     Args:
         config: Architecture and numerics.
         execution: How to run it.
-        rngs: Source of the initial values.
+        rngs: The source of the initial values, and of the stream that training mode draws from without a key, if the
+            config has a rate above 0.
     """
 
     def __init__(self, config: VitConfig, *, execution: Execution = Execution(), rngs: nnx.Rngs):
         self.config = config
         self.execution = execution
-        dim = config.embed_dim
+        dim, norm = config.embed_dim, norm_of(config)
 
         def token(num: int, std: float) -> nnx.Param | None:
             return nnx.Param(jax.random.normal(rngs.params(), (1, num, dim), jnp.float32) * std) if num else None
 
-        self.patch_embed = PatchEmbed(config, rngs=rngs)
+        self.patch_embed = make_patch_embed(config, rngs=rngs)
         self.cls_token = token(config.class_token, std=1e-6)
         self.dist_token = token(config.dist_token, std=1e-6)
         self.reg_token = token(config.reg_tokens, std=1e-6)
         self.mask_token = token(config.mask_token, std=0.02)
         positions = config.num_patches + config.num_pos_embed_prefix
         self.pos_embed = token(positions if config.pos_embed == "learned" else 0, std=0.02)
-        self.rope = RotaryEmbedding(config, rngs=rngs) if config.rope else None
-        self.rel_pos_bias = RelativePositionBias(config) if config.rel_pos_bias == "shared" else None
-        self.norm_pre = make_norm(config, dim, rngs=rngs) if config.pre_norm else None
-        block = BLOCKS[config.block]
-        self.blocks = nnx.List([block(config, i, rngs=rngs) for i in range(config.depth)])
-        self.norm = make_norm(config, dim, rngs=rngs) if config.final_norm else None
-        self.cls_norm = make_norm(config, dim, rngs=rngs) if config.cls_norm else None
-        self.attn_pool = AttentionPool(config, rngs=rngs) if config.global_pool == "map" else None
-        self.fc_norm = make_norm(config, dim, rngs=rngs) if config.fc_norm else None
+        self.pos_drop = Dropout(config.drop_rate)
+        self.rope = make_rope(config, rngs=rngs)
+        shared = config.rel_pos_bias == "shared"
+        self.rel_pos_bias = RelativePositionBias(config.grid_size, config.num_heads) if shared else None
+        self.norm_pre = norm(dim, rngs=rngs) if config.pre_norm else None
+        self.blocks = nnx.List([make_block(config, i, rngs=rngs) for i in range(config.depth)])
+        self.norm = norm(dim, rngs=rngs) if config.final_norm else None
+        self.cls_norm = norm(dim, rngs=rngs) if config.cls_norm else None
+        self.attn_pool = make_pool(config, rngs=rngs)
+        self.fc_norm = norm(dim, rngs=rngs) if config.fc_norm else None
         self.pre_logits = (
             PreLogits(config.pooled_dim, config.pre_logits_dim, rngs=rngs) if config.pre_logits_dim else None
         )
@@ -81,6 +83,8 @@ class VisionTransformer(nnx.Module):
 
         self.head = head(True)
         self.head_dist = head(config.dist_token)
+        # Last, for it may take a key from the stream of the initial values.
+        super().__init__(draws(config), rngs=rngs)
 
     def __call__(
         self, images: Float[Array, "b h w c"], *, mask: Mask | None = None, key: random.Key | None = None
@@ -89,11 +93,13 @@ class VisionTransformer(nnx.Module):
 
         Args:
             images: Normalised as the config's preprocessing says.
-            mask: As of `forward_features`.
-            key: Of dropout and stochastic depth; None for neither.
+            mask: True for a masked patch; see `forward_features`.
+            key: The key of dropout and stochastic depth; None for the model's own stream in training mode, for
+                neither else.
 
         Raises:
-            ValueError: The images don't have the size or the channels of the config, or the mask can't be used.
+            ValueError: The images don't have the size or the channels of the config, or the mask can't be used; or
+                training mode, a rate above 0, and neither a key nor a stream.
         """
         return self.forward_head(self.forward_features(images, mask=mask, key=key))
 
@@ -108,11 +114,13 @@ class VisionTransformer(nnx.Module):
         Args:
             images: Normalised as the config's preprocessing says.
             mask: True for a masked patch, row by row; concrete, if patches are left out.
-            key: Of dropout and stochastic depth; None for neither.
+            key: The key of dropout and stochastic depth; None for the model's own stream in training mode, for
+                neither else.
 
         Raises:
             ValueError: The images don't have the size or the channels of the config; the mask isn't a bool for each
-                patch, or its patches can't be left out.
+                patch, or its patches can't be left out; or training mode, a rate above 0, and neither a key nor a
+                stream.
         """
         x, _ = self._run(images, mask=mask, key=key)
         return self._normed(x)
@@ -161,10 +169,10 @@ class VisionTransformer(nnx.Module):
         key: random.Key | None = None,
         collect: bool = False,
     ) -> tuple[Tokens, list[Tokens]]:
-        key_embed, key_blocks, key_rope = random.split(key, 3)
+        key_embed, key_blocks, key_rope = random.split(self.source(key), 3)
         grid_size = self.patch_embed.grid_size(images)
         x = self._embed(self.patch_embed(images), grid_size, mask)
-        x = dropout(x, self.config.drop_rate, key_embed)
+        x = self.pos_drop(x, key=key_embed)
         x = x if self.norm_pre is None else self.norm_pre(x)
         rotation = None if self.rope is None else self.rope(grid_size, dtype=x.dtype, key=key_rope)
         return run_blocks(
@@ -189,9 +197,12 @@ class VisionTransformer(nnx.Module):
         prefix = [jnp.broadcast_to(token, (x.shape[0], *token.shape[1:])) for token in tokens]
         x = jnp.concatenate([*prefix, x], axis=1)
         if self.pos_embed is not None:
-            x = add_positions(x, learned_positions(self.pos_embed[...], config, grid_size), config)
+            num_prefix, kernel = config.num_pos_embed_prefix, config.pos_embed_resize
+            own: dict[str, Any] = dict(own_grid_size=config.grid_size, num_prefix=num_prefix, kernel=kernel)
+            x = add_positions(x, learned_positions(self.pos_embed[...], grid_size, **own), num_prefix=num_prefix)
         elif config.pos_embed != "none":
-            x = add_positions(x, fixed_positions(config, grid_size, x.dtype), config)
+            given: dict[str, Any] = dict(dtype=x.dtype, big_vision=config.pos_embed == "sincos2d_big_vision")
+            x = add_positions(x, fixed_positions(grid_size, config.embed_dim, **given))
         if mask is None or self.mask_token is not None:
             return x
         for name, unused in (("rope", None), ("rel_pos_bias", "none")):

@@ -1,29 +1,35 @@
-"""The feed-forward half of a block. Twin: `vit_jax/layers/mlp.py`."""
+"""The feed-forward half of a block. Twin: `vit_jax/layers/mlp.py`.
+
+Source: Vaswani et al. 2017, arXiv:1706.03762, eq. 2, with GELU for ReLU. Where other projects differ: `jax.nn.gelu` and
+`nnx.gelu` are the tanh approximation by default, `torch.nn.GELU` is the error function; OpenAI's CLIP has
+x * sigmoid(1.702 x). The width of a gated MLP is that of one half here; timm gives that of both for packed ones.
+"""
 
 from __future__ import annotations
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from parity.configs import VitConfig
-
 from .. import random
 from .act import ACTIVATIONS
-from .drop import dropout
+from .drop import Dropout
 from .linear import Linear
-from .norm import make_norm
+from .norm import Norm
 
 
 class Mlp(nn.Module):
-    """Linear, activation, linear (ViT, Dosovitskiy et al. 2020, arXiv:2010.11929, eq. 3).
+    """Two linear layers around an activation: fc2(act(fc1(x))) (Dosovitskiy et al. 2020, arXiv:2010.11929, eq. 3).
 
     Args:
-        dim: Width of the tokens.
-        hidden_dim: Width between the two layers.
-        act: Name of the activation.
+        dim: The width of the tokens.
+        hidden_dim: The width between the two layers.
+        act: The name of the activation, one of `ACTIVATIONS`.
         bias: Whether the layers have one.
-        norm: Of the hidden units; None for none.
+        norm: The norm of the hidden units, such as `LayerNorm`; None for none.
         drop_rate: Dropout after each layer.
+
+    Raises:
+        ValueError: An unknown activation.
     """
 
     def __init__(
@@ -31,64 +37,57 @@ class Mlp(nn.Module):
         dim: int,
         hidden_dim: int,
         *,
-        act: str,
+        act: str = "gelu",
         bias: bool = True,
-        norm: nn.Module | None = None,
+        norm: Norm | None = None,
         drop_rate: float = 0.0,
     ):
+        if act not in ACTIVATIONS:
+            raise ValueError(f"act: got {act!r}, expected one of {', '.join(ACTIVATIONS)}")
         super().__init__()
         self.act = act
-        self.drop_rate = drop_rate
+        self.drop = Dropout(drop_rate)
+        hidden_norm = None if norm is None else norm(hidden_dim)
         self._add_inputs(dim, hidden_dim, bias=bias)
-        self.norm = norm
+        self.norm = hidden_norm
         self.fc2 = Linear(hidden_dim, dim, bias=bias)
 
-    def forward(self, x: Float[Tensor, "b n d"], *, key: random.Key | None = None) -> Float[Tensor, "b n d"]:
-        """Transforms each token."""
+    def forward(self, x: Float[Tensor, "*b d"], *, key: random.Key | None = None) -> Float[Tensor, "*b d"]:
+        """Transforms each token.
+
+        Args:
+            x: Tokens, or anything else with its channels last.
+            key: The key of dropout; without one, what `Dropout.source` says.
+        """
         key_hidden, key_out = random.split(key, 2)
-        x = dropout(self._hidden(x), self.drop_rate, key_hidden)
+        x = self.drop(self._hidden(x), key=key_hidden)
         x = x if self.norm is None else self.norm(x)
-        return dropout(self.fc2(x), self.drop_rate, key_out)
+        return self.drop(self.fc2(x), key=key_out)
 
     def _add_inputs(self, dim: int, hidden_dim: int, *, bias: bool) -> None:
         self.fc1 = Linear(dim, hidden_dim, bias=bias)
 
-    def _hidden(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n m"]:
+    def _hidden(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b m"]:
         return ACTIVATIONS[self.act](self.fc1(x))
 
 
 class SwiGlu(Mlp):
-    """A gated MLP (Shazeer 2020, arXiv:2002.05202): the activation of one layer times another."""
+    """A gated MLP (Shazeer 2020, arXiv:2002.05202, eq. 6): fc2(act(fc1_g(x)) * fc1_x(x)); arguments as of `Mlp`."""
 
     def _add_inputs(self, dim: int, hidden_dim: int, *, bias: bool) -> None:
         self.fc1_g = Linear(dim, hidden_dim, bias=bias)
         self.fc1_x = Linear(dim, hidden_dim, bias=bias)
 
-    def _hidden(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n m"]:
+    def _hidden(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b m"]:
         return ACTIVATIONS[self.act](self.fc1_g(x)) * self.fc1_x(x)
 
 
 class SwiGluPacked(Mlp):
-    """A gated MLP whose gate and value are one layer, as packed in DINOv2."""
+    """A gated MLP whose gate and value are one layer, the gate first, as in DINOv2; arguments as of `Mlp`."""
 
     def _add_inputs(self, dim: int, hidden_dim: int, *, bias: bool) -> None:
         self.fc1 = Linear(dim, (2, hidden_dim), bias=bias)
 
-    def _hidden(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n m"]:
+    def _hidden(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b m"]:
         x = self.fc1(x)
         return ACTIVATIONS[self.act](x[..., 0, :]) * x[..., 1, :]
-
-
-MLPS = {"mlp": Mlp, "swiglu": SwiGlu, "swiglu_packed": SwiGluPacked}
-
-
-def make_mlp(config: VitConfig) -> Mlp:
-    """The kind of MLP that the blocks of a config have."""
-    return MLPS[config.mlp](
-        config.embed_dim,
-        config.mlp_dim,
-        act=config.act,
-        bias=config.mlp_bias,
-        norm=make_norm(config, config.mlp_dim) if config.mlp_norm else None,
-        drop_rate=config.drop_rate,
-    )

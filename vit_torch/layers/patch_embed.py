@@ -1,78 +1,147 @@
-"""From images to tokens. Twin: `vit_jax/layers/patch_embed.py`."""
+"""From images to tokens. Twin: `vit_jax/layers/patch_embed.py`.
+
+Source: Dosovitskiy et al. 2020, arXiv:2010.11929, eq. 1. Cutting an image into patches and projecting each is a
+convolution whose stride is its kernel. Where other projects differ: CLIP's has no bias; SigLIP and big_vision ignore
+the pixels of partial patches at the right and the bottom, where timm refuses such images.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from parity.configs import VitConfig
-from parity.configs.stem import stem_layers
-
 from .linear import Conv
-from .norm import make_norm
+from .norm import Norm
 from .stem import StemBlock
 
 
-class PatchEmbed(nn.Module):
-    """Cuts an image into patches and projects each (Dosovitskiy et al. 2020, arXiv:2010.11929, eq. 1).
-
-    Configs with a convolutional stem have its layers instead of the projection.
+class PatchGrid(nn.Module):
+    """Which images a layer takes, and how many patches they have.
 
     Args:
-        config: Of the model that the layer is part of.
+        in_chans: Channels of the images.
+        patch_size: Height and width of a patch in pixels; an integer means a square.
+        image_size: Height and width of the images in pixels; None takes any whole number of patches.
+        drop_partial_patches: Whether pixels right and below of the last whole patch are ignored.
     """
 
-    def __init__(self, config: VitConfig):
+    def __init__(
+        self,
+        in_chans: int,
+        patch_size: int | tuple[int, int],
+        *,
+        image_size: tuple[int, int] | None = None,
+        drop_partial_patches: bool = False,
+    ):
         super().__init__()
-        self.config = config
-        layers = stem_layers(config)
-        self.proj = None if layers else self._projection(config)
-        self.stem = nn.ModuleList([StemBlock(layer, eps=config.stem_norm_eps) for layer in layers])
-        self.norm = make_norm(config, config.embed_dim) if config.embed_norm else None
-
-    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
-        """Tokens of the patches, row by row, in the precision of the weights.
-
-        Raises:
-            ValueError: The images don't have the size or the channels of the config.
-        """
-        self.grid_size(images)
-        first: Any = self.stem[0].conv if self.proj is None else self.proj
-        x = images.to(first.weight.dtype)
-        for layer in self.stem if self.proj is None else (self.proj,):
-            x = layer(x)
-        x = x.flatten(2).transpose(1, 2)
-        return x if self.norm is None else self.norm(x)
+        self.in_chans = in_chans
+        self.patch_size = (patch_size, patch_size) if isinstance(patch_size, int) else patch_size
+        self.image_size = image_size
+        self.drop_partial_patches = drop_partial_patches
 
     def grid_size(self, images: Float[Tensor, "b c h w"]) -> tuple[int, int]:
         """Patches down and across.
 
         Raises:
-            ValueError: The images don't have the size or the channels of the config.
+            ValueError: The images don't have the size or the channels that the layer takes.
         """
-        config = self.config
-        patch_height, patch_width = config.patch_size
+        patch_height, patch_width = self.patch_size
         channels, height, width = images.shape[1:] if images.ndim == 4 else (0, 0, 0)
-        fits = channels == config.in_chans and height >= patch_height and width >= patch_width
-        if not config.dynamic_image_size:
-            fits = fits and (height, width) == config.image_size
-        elif not config.drop_partial_patches:
+        fits = channels == self.in_chans and height >= patch_height and width >= patch_width
+        if self.image_size is not None:
+            fits = fits and (height, width) == self.image_size
+        elif not self.drop_partial_patches:
             fits = fits and height % patch_height == 0 and width % patch_width == 0
         if not fits:
-            sides = ("height", "width") if config.dynamic_image_size else config.image_size
-            multiples = f", multiples of {config.patch_size}" if config.dynamic_image_size else ""
-            expected = f"(batch, {config.in_chans}, *{sides}) (NCHW){multiples}"
+            sides = ("height", "width") if self.image_size is None else self.image_size
+            multiples = f", multiples of {self.patch_size}" if self.image_size is None else ""
+            expected = f"(batch, {self.in_chans}, *{sides}) (NCHW){multiples}"
             raise ValueError(f"images: got shape {tuple(images.shape)}, expected {expected}")
         return height // patch_height, width // patch_width
 
-    @staticmethod
-    def _projection(config: VitConfig) -> Conv:
-        return Conv(
-            config.in_chans,
-            config.embed_dim,
-            kernel_size=config.patch_size,
-            stride=config.patch_size,
-            bias=config.patch_bias,
-        )
+
+class PatchEmbed(PatchGrid):
+    """Cuts an image into patches and projects each: norm(proj(images)), row by row.
+
+    Args:
+        in_chans: Channels of the images.
+        dim: The width of the tokens.
+        patch_size: Height and width of a patch in pixels; an integer means a square.
+        image_size: As of `PatchGrid`.
+        drop_partial_patches: As of `PatchGrid`.
+        bias: Whether the projection has a bias.
+        norm: The norm of the tokens; None for none.
+    """
+
+    def __init__(
+        self,
+        in_chans: int,
+        dim: int,
+        patch_size: int | tuple[int, int],
+        *,
+        image_size: tuple[int, int] | None = None,
+        drop_partial_patches: bool = False,
+        bias: bool = True,
+        norm: Norm | None = None,
+    ):
+        super().__init__(in_chans, patch_size, image_size=image_size, drop_partial_patches=drop_partial_patches)
+        size = self.patch_size
+        self.proj = Conv(in_chans, dim, kernel_size=size, stride=size, bias=bias)
+        self.norm = None if norm is None else norm(dim)
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
+        """Tokens of the patches, row by row, in the precision of the weights.
+
+        Raises:
+            ValueError: The images don't have the size or the channels that the layer takes.
+        """
+        self.grid_size(images)
+        x = self.proj(images.to(self.proj.weight.dtype))
+        x = x.flatten(2).transpose(1, 2)
+        return x if self.norm is None else self.norm(x)
+
+
+class StemPatchEmbed(PatchGrid):
+    """Embeds patches by several convolutions instead of one: norm(stem(images)), row by row.
+
+    Args:
+        in_chans: Channels of the images.
+        dim: The width of the tokens.
+        patch_size: What the strides multiply to, in pixels; an integer means a square.
+        stem: The convolutions, from `in_chans` to `dim` channels.
+        image_size: As of `PatchGrid`.
+        drop_partial_patches: As of `PatchGrid`.
+        norm: The norm of the tokens; None for none.
+    """
+
+    def __init__(
+        self,
+        in_chans: int,
+        dim: int,
+        patch_size: int | tuple[int, int],
+        *,
+        stem: Sequence[StemBlock],
+        image_size: tuple[int, int] | None = None,
+        drop_partial_patches: bool = False,
+        norm: Norm | None = None,
+    ):
+        super().__init__(in_chans, patch_size, image_size=image_size, drop_partial_patches=drop_partial_patches)
+        self.stem = nn.ModuleList(stem)
+        self.norm = None if norm is None else norm(dim)
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
+        """Tokens of the patches, row by row, in the precision of the weights.
+
+        Raises:
+            ValueError: The images don't have the size or the channels that the layer takes.
+        """
+        self.grid_size(images)
+        first: Any = self.stem[0]
+        x = images.to(first.conv.weight.dtype)
+        for block in self.stem:
+            x = block(x)
+        x = x.flatten(2).transpose(1, 2)
+        return x if self.norm is None else self.norm(x)

@@ -1,4 +1,10 @@
-"""Position embeddings that are added to the tokens. Twin: `vit_jax/layers/pos_embed.py`."""
+"""Position embeddings that are added to the tokens. Twin: `vit_jax/layers/pos_embed.py`.
+
+Sources: learned ones, Dosovitskiy et al. 2020, arXiv:2010.11929, eq. 1; fixed ones, Vaswani et al. 2017,
+arXiv:1706.03762, section 3.5, over two axes as in MoCo v3 (`parity/configs/sincos.py`). Where other projects differ:
+the kernel that takes a learned grid to another size (`parity/checkpoints/resize.py` has those of all sources), and the
+frequencies of the fixed ones, which end at 1/10000 itself in big_vision and one step before it in MoCo v3 and MAE.
+"""
 
 from __future__ import annotations
 
@@ -7,51 +13,68 @@ from jaxtyping import Float
 from torch import Tensor
 
 from parity.checkpoints.resize import resize_matrix
-from parity.configs import VitConfig
 from parity.configs.sincos import sincos2d
 
 
 def fixed_positions(
-    config: VitConfig, grid_size: tuple[int, int], dtype: torch.dtype, device: torch.device
+    grid_size: tuple[int, int], dim: int, *, dtype: torch.dtype, device: torch.device, big_vision: bool = False
 ) -> Float[Tensor, "1 n d"]:
-    """The sin-cos embedding of a grid, in float64 until the end."""
-    big_vision = config.pos_embed == "sincos2d_big_vision"
-    return torch.tensor(sincos2d(grid_size, config.embed_dim, big_vision=big_vision), dtype=dtype, device=device)[None]
+    """The sin-cos embedding of a grid, in float64 until the end.
+
+    Args:
+        grid_size: Patches down and across.
+        dim: The width of the tokens; a multiple of 4.
+        dtype: The type of the result.
+        device: Where the result lives.
+        big_vision: Whether frequencies are big_vision's.
+    """
+    return torch.tensor(sincos2d(grid_size, dim, big_vision=big_vision), dtype=dtype, device=device)[None]
 
 
 def learned_positions(
-    table: Float[Tensor, "1 m d"], config: VitConfig, grid_size: tuple[int, int]
+    table: Float[Tensor, "1 m d"],
+    grid_size: tuple[int, int],
+    *,
+    own_grid_size: tuple[int, int],
+    num_prefix: int = 0,
+    kernel: str = "bicubic_antialias",
 ) -> Float[Tensor, "1 m2 d"]:
-    """The learned embedding, its grid resized with the config's own kernel where images have another size.
+    """The learned embedding, its grid resized where images have another size.
 
     The resize is in float32 or better and rounded once.
 
     Args:
-        table: Of the config's own grid; entries of prefix tokens first, which stay.
-        config: Of the model.
-        grid_size: Patches down and across.
+        table: The embedding of its own grid; entries of prefix tokens first, which stay.
+        grid_size: Patches down and across of the images.
+        own_grid_size: Patches down and across of the table.
+        num_prefix: How many entries are those of prefix tokens.
+        kernel: The kernel of the resize, one of `parity.checkpoints.resize`.
     """
-    if grid_size == config.grid_size:
+    if grid_size == own_grid_size:
         return table
     # Kernels and sums in bfloat16 would round three times.
     wide = torch.promote_types(table.dtype, torch.float32)
-    num_prefix = config.num_pos_embed_prefix
-    prefix, grid = table[:, :num_prefix], table[0, num_prefix:].reshape(*config.grid_size, -1)
+    prefix, grid = table[:, :num_prefix], table[0, num_prefix:].reshape(*own_grid_size, -1)
     rows, columns = (
-        torch.tensor(resize_matrix(old, new, config.pos_embed_resize), dtype=wide, device=table.device)
-        for old, new in zip(config.grid_size, grid_size, strict=True)
+        torch.tensor(resize_matrix(old, new, kernel), dtype=wide, device=table.device)
+        for old, new in zip(own_grid_size, grid_size, strict=True)
     )
     resized = torch.einsum("ih,jw,hwd->ijd", rows, columns, grid.to(wide)).to(table.dtype)
     return torch.cat([prefix, resized.reshape(1, -1, resized.shape[-1])], dim=1)
 
 
 def add_positions(
-    x: Float[Tensor, "b n d"], positions: Float[Tensor, "1 m d"], config: VitConfig
+    x: Float[Tensor, "b n d"], positions: Float[Tensor, "1 m d"], *, num_prefix: int = 0
 ) -> Float[Tensor, "b n d"]:
-    """Adds positions to all tokens, of which some prefix tokens may have none."""
-    with_position = config.num_pos_embed_prefix if config.pos_embed == "learned" else 0
-    without = config.num_prefix_tokens - with_position
+    """Adds positions to all tokens, of which some prefix tokens may have none.
+
+    Args:
+        x: Tokens, those of the prefix first.
+        positions: One for each token but the prefix tokens that have none.
+        num_prefix: How many positions are those of the first prefix tokens; the tokens behind these have none.
+    """
+    without = x.shape[1] - positions.shape[1]
     if without:
         nothing = positions.new_zeros(1, without, x.shape[-1])
-        positions = torch.cat([positions[:, :with_position], nothing, positions[:, with_position:]], dim=1)
+        positions = torch.cat([positions[:, :num_prefix], nothing, positions[:, num_prefix:]], dim=1)
     return x + positions

@@ -1,20 +1,35 @@
 """Rotary positions of query and key. Twin: `vit_jax/layers/rope.py`.
 
-Sources: Su et al. 2021, arXiv:2104.09864, and those of `parity/configs/rope.py`, which has the angles.
+Sources: Su et al. 2021, arXiv:2104.09864, eq. 34, and those of `parity/configs/rope.py`, which has coordinates and
+frequencies. A pair of channels (a, b) of a patch at position p turns by the angle p * frequency:
+
+    (a cos - b sin, b cos + a sin)
+
+A quarter of a head's channels, in pairs with another quarter, goes with either axis. Where other projects differ: EVA,
+the Perception Encoder and timm's own models pair neighbouring channels, DINOv3 and Llama channels of both halves;
+DINOv3's code computes its periods in bfloat16 or float32, this one the angles in float32 or better.
 """
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from parity.configs import VitConfig
-from parity.configs.rope import coordinates, frequencies
+from parity.configs.rope import (
+    Indexing,
+    NormalizeCoords,
+    centered_coordinates,
+    centered_frequencies,
+    coordinates,
+    frequencies,
+)
 
 from .. import random
+from .drop import Stochastic
 
 # Sine and cosine of each patch's angles, for all heads or for each.
 Rotation = tuple[Float[Tensor, "n nh f"], Float[Tensor, "n nh f"]]
@@ -25,7 +40,7 @@ def rotate(x: Float[Tensor, "b n nh hd"], rotation: Rotation, *, half: bool) -> 
 
     Args:
         x: Query or key of all tokens.
-        rotation: Of the patches alone.
+        rotation: Sine and cosine of the patches alone.
         half: Whether pairs are channels i and i + hd / 2, or neighbours.
     """
     sin, cos = rotation
@@ -37,26 +52,41 @@ def rotate(x: Float[Tensor, "b n nh hd"], rotation: Rotation, *, half: bool) -> 
     return torch.cat([prefix, rotated.flatten(-2).to(x.dtype)], dim=1)
 
 
-class RotaryEmbedding(nn.Module):
-    """The rotation of each patch of a grid.
+class RotaryEmbedding(Stochastic):
+    """The rotation of each patch of a grid, by its place counted in patches (EVA-02, Fang et al. 2023).
 
     Args:
-        config: Of the model that the layer is part of.
+        head_dim: The width of one head; a multiple of 4.
+        temperature: The base of the frequencies temperature^(-4 i / head_dim).
+        offset: What is added to each position, in patches.
+        indexing: Which coordinate comes first: rows (`ij`) or columns (`xy`).
+        reference_grid: Patches down and across that positions are scaled to; None for no scaling.
+        rescale: In training mode, coordinates are multiplied by a factor drawn log-uniformly from
+            [1 / rescale, rescale]; None for no augmentation.
+
+    Raises:
+        ValueError: A width that 4 doesn't divide.
     """
 
-    def __init__(self, config: VitConfig):
-        super().__init__()
-        assert config.rope is not None  # the model makes this layer for such configs alone
-        self.rope = config.rope
-        self.head_dim = config.head_dim
-        self.learned = config.rope.kind == "mixed"
-        if self.learned:
-            # Two orthogonal directions of a random angle for each block and head.
-            magnitude = torch.tensor(frequencies(config.rope, config.head_dim), dtype=torch.float32)
-            turn = torch.rand(config.depth, config.num_heads, 1) * 2 * math.pi
-            angles = torch.stack([turn, turn + math.pi / 2], dim=2)
-            parts = [magnitude * f(angles) for f in (torch.cos, torch.sin)]
-            self.freqs = nn.Parameter(torch.stack([part.flatten(2) for part in parts]))
+    def __init__(
+        self,
+        head_dim: int,
+        *,
+        temperature: float = 10_000.0,
+        offset: float = 0.0,
+        indexing: Indexing = "ij",
+        reference_grid: tuple[int, int] | None = None,
+        rescale: float | None = None,
+    ):
+        if head_dim % 4:
+            raise ValueError(f"head_dim: got {head_dim}, expected a multiple of 4 with rotary positions")
+        super().__init__(rescale is not None)
+        self.head_dim = head_dim
+        self.temperature = temperature
+        self.offset = offset
+        self.indexing: Indexing = indexing
+        self.reference_grid = reference_grid
+        self.rescale = rescale
 
     def forward(
         self, grid_size: tuple[int, int], *, dtype: torch.dtype, device: torch.device, key: random.Key | None = None
@@ -65,19 +95,121 @@ class RotaryEmbedding(nn.Module):
 
         Args:
             grid_size: Patches down and across.
-            dtype: Of the model; the rotation is in float32 or better.
-            device: Of the model.
-            key: Of the coordinates' augmentation; None for none.
+            dtype: The type of the model; the rotation is in float32 or better.
+            device: Where the model lives.
+            key: The key of the coordinates' augmentation; without one, what `source` says.
         """
         dtype = torch.promote_types(dtype, torch.float32)
-        positions = torch.tensor(coordinates(self.rope, grid_size), dtype=dtype, device=device)
-        if key is not None and self.rope.rescale is not None:
+        positions = torch.tensor(self._coordinates(grid_size), dtype=dtype, device=device)
+        key = self.source(key)
+        if key is not None and self.rescale is not None:
             exponent = 2 * random.uniform(key, (), device).to(dtype) - 1
-            positions = positions * torch.exp(exponent * math.log(self.rope.rescale))
-        if not self.learned:
-            scale = torch.tensor(frequencies(self.rope, self.head_dim), dtype=dtype, device=device)
-            angles = (positions[:, :, None] * scale).reshape(positions.shape[0], 1, -1)
-            return torch.sin(angles), torch.cos(angles)
-        freqs = self.freqs.to(dtype)
+            positions = positions * torch.exp(exponent * math.log(self.rescale))
+        return self._rotation(positions)
+
+    def _rotation(self, positions: Float[Tensor, "n 2"]) -> Rotation | list[Rotation]:
+        scale = torch.tensor(self._frequencies(), dtype=positions.dtype, device=positions.device)
+        angles = (positions[:, :, None] * scale).reshape(positions.shape[0], 1, -1)
+        return torch.sin(angles), torch.cos(angles)
+
+    def _coordinates(self, grid_size: tuple[int, int]) -> np.ndarray:
+        return coordinates(grid_size, offset=self.offset, indexing=self.indexing, reference_grid=self.reference_grid)
+
+    def _frequencies(self) -> np.ndarray:
+        return frequencies(self.head_dim, temperature=self.temperature)
+
+
+class CenteredRotaryEmbedding(RotaryEmbedding):
+    """The rotation of each patch, by its centre's place in [-1, 1] over the image (DINOv3, Siméoni et al. 2025).
+
+    Args:
+        head_dim: The width of one head; a multiple of 4.
+        temperature: The base of the periods temperature^(4 i / head_dim), in half images.
+        min_period: The shortest period; with `max_period` it takes the temperature's place, and periods rise
+            geometrically from one to the other.
+        max_period: The longest period.
+        normalize_coords: What centres are divided by: the patches of the axis itself (`separate`), or of the shorter
+            (`min`) or longer (`max`) side for both axes.
+        offset: What is added to each position, in patches.
+        indexing: Which coordinate comes first: rows (`ij`) or columns (`xy`).
+        rescale: As of `RotaryEmbedding`.
+
+    Raises:
+        ValueError: A width that 4 doesn't divide.
+    """
+
+    def __init__(
+        self,
+        head_dim: int,
+        *,
+        temperature: float = 100.0,
+        min_period: float | None = None,
+        max_period: float | None = None,
+        normalize_coords: NormalizeCoords = "separate",
+        offset: float = 0.0,
+        indexing: Indexing = "ij",
+        rescale: float | None = None,
+    ):
+        super().__init__(head_dim, temperature=temperature, offset=offset, indexing=indexing, rescale=rescale)
+        self.min_period = min_period
+        self.max_period = max_period
+        self.normalize_coords: NormalizeCoords = normalize_coords
+
+    def _coordinates(self, grid_size: tuple[int, int]) -> np.ndarray:
+        return centered_coordinates(
+            grid_size, offset=self.offset, indexing=self.indexing, normalize_coords=self.normalize_coords
+        )
+
+    def _frequencies(self) -> np.ndarray:
+        return centered_frequencies(
+            self.head_dim, temperature=self.temperature, min_period=self.min_period, max_period=self.max_period
+        )
+
+
+class MixedRotaryEmbedding(RotaryEmbedding):
+    """Rotations by learned frequencies over both axes at once, for each block and head (Heo et al. 2024, eq. 14).
+
+    Args:
+        head_dim: The width of one head; a multiple of 4.
+        num_heads: The number of heads.
+        depth: The number of blocks.
+        temperature: As of `RotaryEmbedding`, of the start values.
+        offset: As of `RotaryEmbedding`.
+        indexing: As of `RotaryEmbedding`.
+        reference_grid: As of `RotaryEmbedding`.
+        rescale: As of `RotaryEmbedding`.
+
+    Raises:
+        ValueError: A width that 4 doesn't divide.
+    """
+
+    def __init__(
+        self,
+        head_dim: int,
+        *,
+        num_heads: int,
+        depth: int,
+        temperature: float = 10.0,
+        offset: float = 0.0,
+        indexing: Indexing = "ij",
+        reference_grid: tuple[int, int] | None = None,
+        rescale: float | None = None,
+    ):
+        super().__init__(
+            head_dim,
+            temperature=temperature,
+            offset=offset,
+            indexing=indexing,
+            reference_grid=reference_grid,
+            rescale=rescale,
+        )
+        magnitude = torch.tensor(self._frequencies(), dtype=torch.float32)
+        turn = torch.rand(depth, num_heads, 1) * 2 * math.pi
+        angles = torch.stack([turn, turn + math.pi / 2], dim=2)
+        parts = [magnitude * f(angles) for f in (torch.cos, torch.sin)]
+        self.freqs = nn.Parameter(torch.stack([part.flatten(2) for part in parts]))
+
+    def _rotation(self, positions: Float[Tensor, "n 2"]) -> list[Rotation]:
+        freqs = self.freqs.to(positions.dtype)
         angles = positions[:, :1, None] * freqs[0, :, None] + positions[:, 1:, None] * freqs[1, :, None]
         return [(torch.sin(block), torch.cos(block)) for block in angles]

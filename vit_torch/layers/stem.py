@@ -1,6 +1,8 @@
 """Layers of convolutional stems. Twin: `vit_jax/layers/stem.py`.
 
-Sources: those of `parity/configs/stem.py`, which says what each layer is.
+Sources: those of `parity/configs/stem.py`: Xiao et al. 2021, arXiv:2106.14881, and DeiT III's (Touvron et al. 2022,
+arXiv:2203.09795, section 5). Paddings are zeros, equally many on each side, where Flax's default `SAME` would pad even
+kernels on one side.
 """
 
 from __future__ import annotations
@@ -8,33 +10,49 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from parity.configs.stem import StemLayer
-
 from .act import ACTIVATIONS
 from .batch_norm import BatchNorm
 from .linear import Conv
+from .norm import Norm
 
 
 class StemBlock(nn.Module):
-    """A convolution, BatchNorm and an activation.
+    """act(norm(conv(x))).
 
     Args:
-        layer: What it is.
-        eps: Of BatchNorm.
+        in_chans: Channels of the input.
+        out_chans: Channels of the output.
+        kernel_size: Height and width of the kernel.
+        stride: How far it moves, down and across.
+        padding: Zeros on each side.
+        bias: Whether the convolution has a bias.
+        norm: The norm of its output; None for none.
+        act: The name of the activation, one of `ACTIVATIONS`; None for none.
     """
 
-    def __init__(self, layer: StemLayer, *, eps: float):
+    def __init__(
+        self,
+        in_chans: int,
+        out_chans: int,
+        *,
+        kernel_size: int,
+        stride: int = 1,
+        padding: int = 0,
+        bias: bool = True,
+        norm: Norm | None = BatchNorm,
+        act: str | None = None,
+    ):
         super().__init__()
-        self.act = layer.act
+        self.act = act
         self.conv = Conv(
-            layer.in_chans,
-            layer.out_chans,
-            kernel_size=(layer.kernel_size, layer.kernel_size),
-            stride=(layer.stride, layer.stride),
-            padding=layer.padding,
-            bias=layer.bias,
+            in_chans,
+            out_chans,
+            kernel_size=(kernel_size, kernel_size),
+            stride=(stride, stride),
+            padding=padding,
+            bias=bias,
         )
-        self.norm = BatchNorm(layer.out_chans, eps=eps) if layer.norm else None
+        self.norm = None if norm is None else norm(out_chans)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
         """Transforms a map, which shrinks by the stride."""

@@ -9,6 +9,7 @@ order of operations are timm's. Twin: `vit_jax/models/vit.py`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,24 +18,23 @@ from torch import Tensor, nn
 from parity.configs import Execution, VitConfig
 
 from .. import random
-from ..layers.block import BLOCKS
-from ..layers.drop import dropout
+from ..layers.drop import Dropout
 from ..layers.linear import Linear
 from ..layers.mask import check_mask, leave_out, replace_masked
-from ..layers.norm import make_norm
-from ..layers.patch_embed import PatchEmbed
-from ..layers.pool import AttentionPool, PreLogits
+from ..layers.pool import PreLogits
 from ..layers.pos_embed import add_positions, fixed_positions, learned_positions
 from ..layers.rel_pos import RelativePositionBias
-from ..layers.rope import RotaryEmbedding
 from ..layers.stack import run_blocks
+from .vit_parts import make_block, make_patch_embed, make_pool, make_rope, norm_of
 
 Tokens = Float[Tensor, "b n d"]
 Mask = Bool[Tensor, "b patches"]
 
 
 class VisionTransformer(nn.Module):
-    """Patches, prefix tokens and positions; pre-norm blocks; pooling; a linear head.
+    """Patches, prefix tokens and positions; blocks; pooling; a linear head.
+
+    Which layers a config asks for is in `vit_parts.py`.
 
     Args:
         config: Architecture and numerics.
@@ -45,27 +45,28 @@ class VisionTransformer(nn.Module):
         super().__init__()
         self.config = config
         self.execution = execution
-        dim = config.embed_dim
+        dim, norm = config.embed_dim, norm_of(config)
 
         def token(num: int, std: float) -> nn.Parameter | None:
             return nn.Parameter(torch.randn(1, num, dim) * std) if num else None
 
-        self.patch_embed = PatchEmbed(config)
+        self.patch_embed = make_patch_embed(config)
         self.cls_token = token(config.class_token, std=1e-6)
         self.dist_token = token(config.dist_token, std=1e-6)
         self.reg_token = token(config.reg_tokens, std=1e-6)
         self.mask_token = token(config.mask_token, std=0.02)
         positions = config.num_patches + config.num_pos_embed_prefix
         self.pos_embed = token(positions if config.pos_embed == "learned" else 0, std=0.02)
-        self.rope = RotaryEmbedding(config) if config.rope else None
-        self.rel_pos_bias = RelativePositionBias(config) if config.rel_pos_bias == "shared" else None
-        self.norm_pre = make_norm(config, dim) if config.pre_norm else None
-        block = BLOCKS[config.block]
-        self.blocks = nn.ModuleList([block(config, i) for i in range(config.depth)])
-        self.norm = make_norm(config, dim) if config.final_norm else None
-        self.cls_norm = make_norm(config, dim) if config.cls_norm else None
-        self.attn_pool = AttentionPool(config) if config.global_pool == "map" else None
-        self.fc_norm = make_norm(config, dim) if config.fc_norm else None
+        self.pos_drop = Dropout(config.drop_rate)
+        self.rope = make_rope(config)
+        shared = config.rel_pos_bias == "shared"
+        self.rel_pos_bias = RelativePositionBias(config.grid_size, config.num_heads) if shared else None
+        self.norm_pre = norm(dim) if config.pre_norm else None
+        self.blocks = nn.ModuleList([make_block(config, i) for i in range(config.depth)])
+        self.norm = norm(dim) if config.final_norm else None
+        self.cls_norm = norm(dim) if config.cls_norm else None
+        self.attn_pool = make_pool(config)
+        self.fc_norm = norm(dim) if config.fc_norm else None
         self.pre_logits = PreLogits(config.pooled_dim, config.pre_logits_dim) if config.pre_logits_dim else None
 
         def head(present: bool) -> Linear | None:
@@ -84,8 +85,9 @@ class VisionTransformer(nn.Module):
 
         Args:
             images: Normalised as the config's preprocessing says.
-            mask: As of `forward_features`.
-            key: Of dropout and stochastic depth; None for PyTorch's own generator in training mode, for neither else.
+            mask: True for a masked patch; see `forward_features`.
+            key: The key of dropout and stochastic depth; None for PyTorch's own generator in training mode, for neither
+                else.
 
         Raises:
             ValueError: The images don't have the size or the channels of the config, or the mask can't be used.
@@ -103,7 +105,8 @@ class VisionTransformer(nn.Module):
         Args:
             images: Normalised as the config's preprocessing says.
             mask: True for a masked patch, row by row.
-            key: Of dropout and stochastic depth; None for PyTorch's own generator in training mode, for neither else.
+            key: The key of dropout and stochastic depth; None for PyTorch's own generator in training mode, for neither
+                else.
 
         Raises:
             ValueError: The images don't have the size or the channels of the config; the mask isn't a bool for each
@@ -156,11 +159,10 @@ class VisionTransformer(nn.Module):
         key: random.Key | None = None,
         collect: bool = False,
     ) -> tuple[Tokens, list[Tokens]]:
-        key = random.GLOBAL if key is None and self.training else key
         key_embed, key_blocks, key_rope = random.split(key, 3)
         grid_size = self.patch_embed.grid_size(images)
         x = self._embed(self.patch_embed(images), grid_size, mask)
-        x = dropout(x, self.config.drop_rate, key_embed)
+        x = self.pos_drop(x, key=key_embed)
         x = x if self.norm_pre is None else self.norm_pre(x)
         place = dict(dtype=x.dtype, device=x.device)
         rotation = None if self.rope is None else self.rope(grid_size, **place, key=key_rope)
@@ -186,9 +188,14 @@ class VisionTransformer(nn.Module):
         prefix = [torch.broadcast_to(token, (x.shape[0], *token.shape[1:])) for token in tokens]
         x = torch.cat([*prefix, x], dim=1)
         if self.pos_embed is not None:
-            x = add_positions(x, learned_positions(self.pos_embed, config, grid_size), config)
+            num_prefix, kernel = config.num_pos_embed_prefix, config.pos_embed_resize
+            own: dict[str, Any] = dict(own_grid_size=config.grid_size, num_prefix=num_prefix, kernel=kernel)
+            x = add_positions(x, learned_positions(self.pos_embed, grid_size, **own), num_prefix=num_prefix)
         elif config.pos_embed != "none":
-            x = add_positions(x, fixed_positions(config, grid_size, x.dtype, x.device), config)
+            given: dict[str, Any] = dict(
+                dtype=x.dtype, device=x.device, big_vision=config.pos_embed == "sincos2d_big_vision"
+            )
+            x = add_positions(x, fixed_positions(grid_size, config.embed_dim, **given))
         if mask is None or self.mask_token is not None:
             return x
         for name, unused in (("rope", None), ("rel_pos_bias", "none")):

@@ -24,7 +24,7 @@ import ml_dtypes
 import numpy as np
 
 from ...configs import Rope
-from ...configs.rope import frequencies
+from ...configs.rope import centered_frequencies, frequencies
 from ..accounting import CheckpointError
 from ..assumed import Given
 from .meta_names import PERIODS
@@ -88,7 +88,11 @@ def check_periods(tensors: Mapping[str, np.ndarray], rope: Rope | None, head_dim
 
 def periods_of(rope: Rope, head_dim: int) -> np.ndarray:
     """The periods that a file keeps, in float64."""
-    return 2 * math.pi / frequencies(rope, head_dim)
+    if rope.kind != "centered":
+        return 2 * math.pi / frequencies(head_dim, temperature=rope.temperature)
+    return 2 * math.pi / centered_frequencies(
+        head_dim, temperature=rope.temperature, min_period=rope.min_period, max_period=rope.max_period
+    )
 
 
 def _shown(periods: np.ndarray, path: Path) -> Rope:
