@@ -5,11 +5,11 @@ from __future__ import annotations
 import bisect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 Arrays = Mapping[str, np.ndarray]
-Pair = tuple[str, str]
 
 # Elements of each array that decide which belong together.
 _SAMPLES = 4096
@@ -20,12 +20,24 @@ _MOST_DIGITS = 12.0
 _SAME_SIZE = 0.1
 
 
+class Pair(NamedTuple):
+    """Names of the places of two models that belong together."""
+
+    left: str
+    right: str
+
+    @property
+    def name(self) -> str:
+        """What to call both: their name if they have one."""
+        return self.left if self.left == self.right else f"{self.left} = {self.right}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Alignment:
     """Places that belong together.
 
     Attributes:
-        pairs: Left and right, in the order of the left.
+        pairs: Those that belong together, in the order of the left.
         only_left: Places that the right side lacks.
         only_right: Places that the left side lacks.
     """
@@ -48,15 +60,15 @@ def align(left: Arrays, right: Arrays) -> Alignment:
     """
     named = [name for name in left if name in right and left[name].size == right[name].size]
     taken = set(named)
-    pairs = [(name, name) for name in named]
+    pairs = [Pair(name, name) for name in named]
     for ones, others, end in _gaps(list(left), list(right), _in_one_order(named, list(right))):
         ones, others = ([name for name in part if name not in taken] for part in (ones, others))
         if ones and others:
             agreed = end is not None and _digits(left[end], right[end]) >= _AGREE
             pairs += _pairs_of_gap(left, right, ones, others, open_end=not agreed)
     order = {name: i for i, name in enumerate(left)}
-    pairs.sort(key=lambda pair: order[pair[0]])
-    paired = {one for one, _ in pairs}, {other for _, other in pairs}
+    pairs.sort(key=lambda pair: order[pair.left])
+    paired = {pair.left for pair in pairs}, {pair.right for pair in pairs}
     return Alignment(
         pairs=tuple(pairs),
         only_left=tuple(name for name in left if name not in paired[0]),
@@ -109,7 +121,7 @@ def _pairs_of_gap(left: Arrays, right: Arrays, ones: list[str], others: list[str
         first, second = (pairs[-1][0] + 1, pairs[-1][1] + 1) if pairs else (0, 0)
         rest = _best_path(digits[first:, second:], lambda value: value)
         pairs += [(first + i, second + j) for i, j in rest]
-    return [(ones[i], others[j]) for i, j in pairs]
+    return [Pair(ones[i], others[j]) for i, j in pairs]
 
 
 def _best_path(digits: np.ndarray, worth: Callable[[float], float]) -> list[tuple[int, int]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..compare import Comparison, Difference
 from ..html_report import markdown_table
+from .align import Pair
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -18,14 +19,14 @@ _SHOWN_TRIALS = 12
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class FirstDifference:
     """Where two models part.
 
     Attributes:
-        left: Its name on the left.
-        right: Its name on the right.
+        left: The name of the place on the left.
+        right: The name of the place on the right.
         found: The difference there.
-        rms: Root mean square of the values on the left and on the right.
+        rms: Root mean square of the values there, on the left and on the right.
         before: The last pair of places that agrees; None if there is none.
     """
 
@@ -33,7 +34,7 @@ class Place:
     right: str
     found: Difference
     rms: tuple[float, float]
-    before: tuple[str, str] | None
+    before: Pair | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +42,9 @@ class Trial:
     """A hypothesis and what became of the difference under it.
 
     Attributes:
-        cause: Kind of mistake, such as `norm_eps`.
+        cause: The kind of mistake, such as `norm_eps`.
         text: What one side may do, for what the other does.
-        path: Of the module that was changed; empty for the model itself.
+        path: The path of the module that was changed; empty for the model itself.
         at_place: Relative L2 where the two part.
         at_output: Relative L2 of the output.
     """
@@ -77,11 +78,11 @@ class DiffReport:
     """Two models held against each other.
 
     Attributes:
-        left: What was given.
-        right: Likewise.
+        left: What was given as the left model.
+        right: What was given as the right model.
         dtype: The precision of the comparison.
         tolerance: Largest relative L2 that passes.
-        comparison: Of the intermediates that belong together, in the order of the left.
+        comparison: The differences of the intermediates that belong together, in the order of the left.
         place: Where they part; None if they don't.
         trials: Hypotheses, best first.
         verdict: The one that explains the difference; None if none does.
@@ -94,7 +95,7 @@ class DiffReport:
     dtype: str
     tolerance: float
     comparison: Comparison
-    place: Place | None
+    place: FirstDifference | None
     trials: tuple[Trial, ...] = ()
     verdict: Verdict | None = None
     tried_on: str = ""
@@ -124,7 +125,7 @@ class DiffReport:
             f"sizes there (root mean square): {place.rms[0]:.6g} and {place.rms[1]:.6g}",
         ]
         if place.before:
-            lines.append(f"the last place that agrees: {place.before[0]}")
+            lines.append(f"the last place that agrees: {place.before.left}")
         if self.output is not None:
             lines.append(f"outputs: relative L2 {self.output.relative_l2:.1e}")
         return [*lines, *self._cause(), *self.notes]

@@ -32,9 +32,9 @@ from ..checks.capture import OUTPUT, Captured, capture_flax, capture_torch, firs
 from ..checks.parameters import random_parameters
 from ..checks.twins import DTYPES, exact_jax, flax_model, torch_model
 from ..configs import Config, Execution
+from .align import Arrays
 
-Layout = Literal["NHWC", "NCHW"]
-Tensors = Mapping[str, np.ndarray]
+ImageLayout = Literal["NHWC", "NCHW"]
 FRAMEWORKS = ("flax", "torch", "numpy")
 
 
@@ -43,23 +43,23 @@ class Side:
     """One of the two.
 
     Attributes:
-        name: As it was given.
+        name: What was given, as it was given.
         framework: What it runs in.
-        config: Of a model of ours; else None.
-        tensors: Of a model of ours by canonical name; None until they are known.
-        stored: Config and tensors of its checkpoint before they were taken to another image size.
+        config: The config of a model of ours; else None.
+        tensors: The tensors of a model of ours by canonical name; None until they are known.
+        stored: Its checkpoint, as it was before it was taken to another image size.
         target: The model or function that runs; None for a model of ours that is made of config and tensors.
-        layout: Of the images that a function takes.
+        layout: The layout of the images that a function takes.
         assumed: What nothing says of a checkpoint, and what it was taken for.
     """
 
     name: str
     framework: str
     config: Config | None = None
-    tensors: Tensors | None = None
-    stored: tuple[Config, Tensors] | None = None
+    tensors: Arrays | None = None
+    stored: checkpoints.Checkpoint | None = None
     target: Any = None
-    layout: Layout | None = None
+    layout: ImageLayout | None = None
     assumed: tuple[str, ...] = ()
 
     @property
@@ -102,11 +102,51 @@ class Side:
         return None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Captures:
+    """What two models computed on the same images.
+
+    Attributes:
+        sides: The left model and the right one.
+        places: Intermediates and output of each by the name of their place, in the order of computation.
+        images: The images (b, h, w, c).
+        dtype: The precision in which both ran.
+        notes: Why that isn't the one that was asked for, if it isn't.
+    """
+
+    sides: tuple[Side, Side]
+    places: tuple[Captured, Captured]
+    images: np.ndarray
+    dtype: str
+    notes: tuple[str, ...] = ()
+
+
+def capture_both(left: Side, right: Side, images: np.ndarray, dtype: str) -> Captures:
+    """Runs both models on the same images, in float32 where not both can run in float64.
+
+    Args:
+        left: One model.
+        right: The other.
+        images: Images (b, h, w, c).
+        dtype: The precision.
+    """
+    sides, notes = (left, right), ()
+    try:
+        places = (left.run(images, dtype), right.run(images, dtype))
+    except Exception as error:  # foreign code may raise anything where it is given float64
+        if dtype != "float64":
+            raise
+        dtype = "float32"
+        notes = (f"compared in float32, since not both run in float64: {type(error).__name__}: {error}",)
+        places = (left.run(images, dtype), right.run(images, dtype))
+    return Captures(sides=sides, places=places, images=images, dtype=dtype, notes=notes)
+
+
 def open_sides(
     a: Any,
     b: Any,
     *,
-    layouts: tuple[Layout | None, Layout | None] = (None, None),
+    layouts: tuple[ImageLayout | None, ImageLayout | None] = (None, None),
     image_size: int | tuple[int, int] | None = None,
     seed: int = 0,
     said: tuple[Mapping[str, Any], Mapping[str, Any]] = ({}, {}),
@@ -118,9 +158,9 @@ def open_sides(
             function itself. In front of a string, `flax:`, `torch:` or `numpy:` chooses the framework; models of ours
             on the left run in Flax, on the right in PyTorch.
         b: Likewise.
-        layouts: Of the images that a function takes; by default NCHW in PyTorch and NHWC elsewhere.
+        layouts: The layout of the images that each function takes; by default NCHW in PyTorch and NHWC elsewhere.
         image_size: Another input size of models of ours.
-        seed: Of random parameters.
+        seed: The seed of random parameters.
         said: What each checkpoint doesn't say of itself, as keywords of `open_checkpoint`.
 
     Raises:
@@ -132,16 +172,16 @@ def open_sides(
 
 
 def capture_function(
-    function: Callable[..., Any], images: np.ndarray, *, framework: str, layout: Layout | None, dtype: str
+    function: Callable[..., Any], images: np.ndarray, *, framework: str, layout: ImageLayout | None, dtype: str
 ) -> Captured:
     """What a function of images returns: an output, or an output and intermediates by name.
 
     Args:
-        function: Of images alone.
-        images: (b, h, w, c).
+        function: A function of images alone.
+        images: Images (b, h, w, c).
         framework: `flax` (a JAX array), `torch` or `numpy`: what it is given.
-        layout: Of its images; NCHW in PyTorch and NHWC elsewhere by default.
-        dtype: Of its images.
+        layout: The layout of its images; NCHW in PyTorch and NHWC elsewhere by default.
+        dtype: The type of its images.
 
     Raises:
         ValueError: It returns no array.
@@ -175,7 +215,7 @@ def _array(value: Any) -> np.ndarray | None:
 def _side(
     given: Any,
     framework: str,
-    layout: Layout | None,
+    layout: ImageLayout | None,
     image_size: int | tuple[int, int] | None,
     said: Mapping[str, Any],
 ) -> Side:
@@ -215,13 +255,12 @@ def _ours(
     if checkpoint is None:
         config = config if image_size is None else configs.replace(config, image_size=image_size)
         return Side(name=name, framework=framework, config=config)
-    stored = (checkpoint.config, checkpoint.tensors)
     config, tensors = adapt(checkpoint, image_size=image_size)
     assumed = tuple(map(str, checkpoint.assumed))
-    return Side(name=name, framework=framework, config=config, tensors=tensors, stored=stored, assumed=assumed)
+    return Side(name=name, framework=framework, config=config, tensors=tensors, stored=checkpoint, assumed=assumed)
 
 
-def _object(name: str, target: Any, framework: str | None, layout: Layout | None) -> Side:
+def _object(name: str, target: Any, framework: str | None, layout: ImageLayout | None) -> Side:
     """A model, or a function of images; what needs no argument makes one."""
     if not isinstance(target, nn.Module | nnx.Module) and _needs_nothing(target):
         target = target()
