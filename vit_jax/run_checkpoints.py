@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +15,7 @@ import orbax.checkpoint as ocp
 from flax import nnx
 from jax.experimental import multihost_utils
 
+from parity.checkpoints import account, shapes_of
 from parity.checkpoints.containers.orbax_directory import read_values
 from parity.checkpoints.formats.run import CHECKPOINTS, DATA, STATE, checkpoint, framework_of
 from parity.configs import Config
@@ -24,7 +25,7 @@ from parity.runs.directory import KEPT, check, claim
 from parity.runs.origin import Origin
 from parity.runs.read_training import read_training
 
-from .models import Model, create_model
+from .objectives import make_objective
 from .optim import with_moments
 from .sharding import make_mesh
 from .state_dict import named_leaves
@@ -51,7 +52,7 @@ class RunDirectory:
         if jax.process_count() > 1:  # what the first process writes would be another's find
             multihost_utils.sync_global_devices("the run's directory is checked")
         if jax.process_index() == 0:
-            claim(path, recipe, config, origin=origin, layouts=partial(_layouts, config))
+            claim(path, recipe, config, origin=origin, layouts=partial(_layouts, recipe, config))
         # Orbax saves in the background and renames when it is done, so a killed run leaves whole checkpoints.
         options = ocp.CheckpointManagerOptions(max_to_keep=KEPT)
         self._manager = ocp.CheckpointManager(path.absolute() / CHECKPOINTS, options=options)
@@ -65,9 +66,9 @@ class RunDirectory:
         step = self._manager.latest_step()
         if step is None:
             return None
-        arguments = ocp.args.Composite(state=ocp.args.StandardRestore(state), data=ocp.args.JsonRestore())
+        arguments = ocp.args.Composite(state=ocp.args.StandardRestore(_saved(state)), data=ocp.args.JsonRestore())
         restored = self._manager.restore(step, args=arguments)
-        return restored[STATE], restored[DATA]
+        return _restored(restored[STATE], state), restored[DATA]
 
     def save(self, step: int, state: TrainState, position: dict[str, Any]) -> None:
         """Writes a checkpoint in the background; the state may be donated as soon as this returns.
@@ -77,7 +78,7 @@ class RunDirectory:
             state: The state after them.
             position: The position of the data iterator, JSON values that are the same in every process.
         """
-        arguments = ocp.args.Composite(state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(position))
+        arguments = ocp.args.Composite(state=ocp.args.StandardSave(_saved(state)), data=ocp.args.JsonSave(position))
         self._manager.save(step, args=arguments)
 
     def __enter__(self) -> RunDirectory:
@@ -119,8 +120,8 @@ def read_state(path: Path, trainer: Trainer, recipe: Recipe) -> tuple[TrainState
     if framework_of(path) == "flax":
         found = checkpoint(path).absolute()
         with ocp.StandardCheckpointer() as checkpointer:  # each device's part alone is read
-            state = checkpointer.restore(found / STATE, abstract)
-        return state, read_values(found / DATA)
+            state = checkpointer.restore(found / STATE, _saved(abstract))
+        return _restored(state, abstract), read_values(found / DATA)
     saved = read_training(path)
     state = _in_flax(dataclasses.replace(saved, recipe=recipe), trainer.model, abstract)
     placed = jax.tree.map(
@@ -131,7 +132,7 @@ def read_state(path: Path, trainer: Trainer, recipe: Recipe) -> tuple[TrainState
     return placed, dict(saved.data)
 
 
-def _in_flax(state: TrainingState, model: Model, abstract: TrainState) -> TrainState:
+def _in_flax(state: TrainingState, model: nnx.Module, abstract: TrainState) -> TrainState:
     """A state in the Flax layout, still NumPy arrays.
 
     Args:
@@ -142,28 +143,57 @@ def _in_flax(state: TrainingState, model: Model, abstract: TrainState) -> TrainS
     leaves = {name: (rule, variable.shape) for name, variable, rule, _ in named_leaves(model)}
     empty = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), abstract.opt_state)
 
-    def in_flax(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        return {
-            name: np.ascontiguousarray(rule.from_canonical(arrays[name], shape))
-            for name, (rule, shape) in leaves.items()
-        }
+    def in_flax(arrays: Mapping[str, np.ndarray], names: Iterable[str]) -> dict[str, Any]:
+        found = {}
+        for name in names:
+            rule, shape = leaves.get(name, (None, ()))
+            found[name] = rule.from_canonical(arrays[name], shape) if rule else np.asarray(arrays[name])
+        return found
 
+    moments = {kind: in_flax(moment, abstract.params) for kind, moment in state.moments.items()}
+    carried = {group: in_flax(values, values) for group, values in state.carried.items()}
+    shapes = [shapes_of(_flat(groups)) for groups in (abstract.carried, carried)]
+    account(*shapes, source="carried")
     return TrainState(
         step=np.asarray(state.step, np.int32),
-        params=in_flax(state.params),
-        opt_state=with_moments(empty, state.step, {kind: in_flax(moment) for kind, moment in state.moments.items()}),
-        ema=None if state.ema is None else in_flax(state.ema),
+        params=in_flax(state.params, abstract.params),
+        opt_state=with_moments(empty, state.step, moments),
+        ema=None if state.ema is None else in_flax(state.ema, leaves),
+        statistics=in_flax(state.params, abstract.statistics),
+        carried=carried,
     )
 
 
-def _abstract(recipe: Recipe, config: Config) -> tuple[Model, TrainState]:
+def _flat(groups: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    return {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
+
+
+def _saved(state: TrainState) -> dict[str, Any]:
+    """A state as its checkpoint holds it: statistics beside the parameters, and what is carried only if anything is."""
+    kept = {
+        "step": state.step,
+        "params": state.params | state.statistics,
+        "opt_state": state.opt_state,
+        "ema": state.ema,
+    }
+    return kept | ({"carried": state.carried} if state.carried else {})
+
+
+def _restored(kept: dict[str, Any], abstract: TrainState) -> TrainState:
+    """The inverse of `_saved`, for a state like an abstract one."""
+    parts = ({name: kept["params"][name] for name in part} for part in (abstract.params, abstract.statistics))
+    params, statistics = parts
+    return TrainState(**(kept | {"params": params, "statistics": statistics}))
+
+
+def _abstract(recipe: Recipe, config: Config) -> tuple[nnx.Module, TrainState]:
     """The model and the state of a run without memory, on one device: Orbax doesn't keep what the mesh was."""
     with jax.enable_x64(recipe.precision == "float64"):
         trainer = make_trainer(recipe, config, make_mesh(data=1, devices=jax.devices()[:1]))
         return trainer.model, trainer.abstract_state()
 
 
-def _layouts(config: Config) -> dict[str, str]:
-    """How each array of a model is laid out, by canonical name, as `Leaf` says it."""
-    model = nnx.eval_shape(lambda: create_model(config, rngs=nnx.Rngs(0)))
+def _layouts(recipe: Recipe, config: Config) -> dict[str, str]:
+    """How each array of what is trained is laid out, by canonical name, as `Leaf` says it."""
+    model = nnx.eval_shape(lambda: make_objective(recipe, config).create(rngs=nnx.Rngs(params=0)))
     return {name: rule.layout for name, _, rule, _ in named_leaves(model)}

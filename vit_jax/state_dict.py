@@ -40,10 +40,7 @@ def canonical_shapes(model: Model) -> dict[str, tuple[int, ...]]:
 
 def state_dict(model: Model) -> dict[str, np.ndarray]:
     """Each parameter and statistic in the canonical layout."""
-    return {
-        name: np.ascontiguousarray(rule.to_canonical(np.asarray(variable[...])))
-        for name, variable, rule, _ in named_leaves(model)
-    }
+    return {name: rule.to_canonical(np.asarray(variable[...])) for name, variable, rule, _ in named_leaves(model)}
 
 
 def load_state_dict(

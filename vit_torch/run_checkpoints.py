@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from parity import outputs
+from parity.checkpoints import account, shapes_of
 from parity.checkpoints.formats.run import CHECKPOINTS, TORCH_DATA, TORCH_STATE, steps
 from parity.configs import Config
 from parity.recipes import Recipe
@@ -91,9 +92,10 @@ class RunDirectory:
         torch.save(
             {
                 "step": step,
-                "params": {name: value.detach() for name, value in state.params.items()},
+                "params": {name: value.detach() for name, value in {**state.params, **state.statistics}.items()},
                 "optimizer": state.opt_state.state_dict(),
                 "ema": None if state.ema is None else dict(state.ema),
+                "carried": {group: dict(values) for group, values in state.carried.items()},
             },
             new / TORCH_STATE,
         )
@@ -151,9 +153,17 @@ def _fill(state: TrainState, saved: TrainingState) -> None:
     def tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
         return {name: from_numpy(np.asarray(value)) for name, value in arrays.items()}
 
+    carried = {f"{group}.{name}": value for group, values in state.carried.items() for name, value in values.items()}
+    arrays = {f"{group}.{name}": value for group, values in saved.carried.items() for name, value in values.items()}
+    account({name: tuple(value.shape) for name, value in carried.items()}, shapes_of(arrays), source="carried")
+    parts = (
+        ({**state.params, **state.statistics}, saved.params),
+        (state.ema or {}, saved.ema or {}),
+        (carried, arrays),
+    )
     with torch.no_grad():
-        for targets, arrays in ((state.params, saved.params), (state.ema or {}, saved.ema or {})):
-            for name, value in tensors(arrays).items():
+        for targets, values in parts:
+            for name, value in tensors(values).items():
                 targets[name].copy_(value)
     with_moments(state.opt_state, saved.step, {kind: tensors(moment) for kind, moment in saved.moments.items()})
     recipe = saved.recipe

@@ -31,13 +31,14 @@ class Leaf:
     layout: str
 
     def to_canonical(self, value: np.ndarray) -> np.ndarray:
-        """A parameter's value in the canonical layout."""
-        return einops.rearrange(value.reshape(self._merged(value.shape)), self.layout)
+        """A parameter's value in the canonical layout, contiguous."""
+        # `np.ascontiguousarray` would give a scalar an axis.
+        return np.asarray(einops.rearrange(value.reshape(self._merged(value.shape)), self.layout), order="C")
 
     def from_canonical(self, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """The inverse of `to_canonical`, for a parameter of that shape."""
         source, target = self.layout.split(" -> ")
-        return einops.rearrange(value, f"{target} -> {source}").reshape(shape)
+        return np.asarray(einops.rearrange(value, f"{target} -> {source}").reshape(shape), order="C")
 
     def read_part(self, read: ReadPart, shape: tuple[int, ...], index: tuple[slice, ...]) -> np.ndarray:
         """A part of a parameter, for which only its own numbers are read.
@@ -73,4 +74,6 @@ class Leaf:
 
     def _merged(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         kept = len(self.layout.split(" -> ")[0].split()) - 1
+        if kept < 0:  # a scalar
+            return ()
         return (*shape[:kept], math.prod(shape[kept:]))

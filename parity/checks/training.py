@@ -225,7 +225,7 @@ class FlaxRun:
 
         def canonical(name: str, value: Any) -> np.ndarray:
             value = np.asarray(value)
-            return np.ascontiguousarray(rules[name].to_canonical(value) if name in rules else value)
+            return rules[name].to_canonical(value) if name in rules else value
 
         return {
             kind: {name: canonical(name, value) for name, value in tree.items()}

@@ -20,6 +20,7 @@ from ..checkpoints.containers.orbax_directory import read_arrays, read_values
 from ..checkpoints.containers.pickle_file import read_described
 from ..checkpoints.containers.tensors import open_tensors
 from ..checkpoints.formats import run
+from ..checkpoints.shapes import is_statistic
 from ..recipes import MOMENTS
 from .directory import read_recipe
 from .metrics import read_metrics
@@ -39,12 +40,14 @@ class _Saved:
     Attributes:
         parts: The parts of the state that are arrays by canonical name: `params`, and `ema` if there is one.
         moments: What the optimiser remembers, by kind and canonical name.
+        carried: What the objective carries from step to step.
         counts: What each counter says, by what it is called.
         data: The position of the data iterator.
     """
 
     parts: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     moments: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    carried: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
 
@@ -73,7 +76,8 @@ def read_training(path: str | Path, *, step: int | None = None) -> TrainingState
     if number == 0 or (recipe.optimizer.name == "sgd" and not recipe.optimizer.momentum):
         # optax keeps zeros from the start and a sum that nothing reads, and PyTorch only what it was given.
         for moment in MOMENTS[recipe.optimizer.name]:
-            zeros = {name: np.zeros_like(value) for name, value in saved.parts.get("params", {}).items()}
+            params = saved.parts.get("params", {}).items()
+            zeros = {name: np.zeros_like(value) for name, value in params if not is_statistic(name)}
             saved.moments.setdefault(moment, zeros)
     state = TrainingState(
         recipe=recipe,
@@ -84,6 +88,7 @@ def read_training(path: str | Path, *, step: int | None = None) -> TrainingState
         data=saved.data,
         metrics=tuple(record for record in read_metrics(path) if record["step"] <= number),
         origin=read_origin(path, recipe),
+        carried=saved.carried,
     )
     state.check(source=str(found))
     return state
@@ -96,6 +101,8 @@ def _read_torch(path: Path, found: Path) -> _Saved:
         parts = {part: dict(tensors.under(f"{part}.")) for part in ("params", "ema") if described[part] is not None}
         saved = _Saved(parts=parts, counts={"step": described["step"]}, data=read_json(found / run.TORCH_DATA))
         _add_moments(saved, tensors, described["optimizer"])
+        for group in described.get("carried", {}):
+            saved.carried[group] = dict(tensors.under(f"carried.{group}."))
         return saved
     except (CheckpointError, LookupError, TypeError, ValueError) as error:
         raise CheckpointError(f"{found}: not a sound checkpoint of training in PyTorch: {error}") from None
@@ -125,13 +132,13 @@ def _add_moments(saved: _Saved, tensors: Mapping[str, np.ndarray], optimizer: Ma
 
 
 def _read_flax(path: Path, found: Path) -> _Saved:
-    """What a tree of Orbax holds: `params`, `ema`, `opt_state` and `step`."""
+    """What a tree of Orbax holds: `params`, `ema`, `opt_state`, `step`, and `carried` if there is any."""
     model, saved = run.read_model(path, found), _Saved(data=read_values(found / run.DATA))
     for keys, value in read_arrays(found / run.STATE).items():
         if np.issubdtype(value.dtype, np.integer):
             saved.counts[".".join(keys)] = int(value)
             continue
         # A parameter's name is one key, and above it, within optax's chain, is what it is remembered as.
-        kinds = saved.moments if keys[0] == "opt_state" else saved.parts
+        kinds = {"opt_state": saved.moments, "carried": saved.carried}.get(keys[0], saved.parts)
         kinds.setdefault(keys[-2], {})[keys[-1]] = model.canonical(keys[-1], value)
     return saved

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..checkpoints import CheckpointError, account, parameter_shapes, shapes_of
 from ..checkpoints.accounting import LINES, cut
+from ..checkpoints.shapes import is_statistic
 from ..configs import Config
 from ..recipes import MOMENTS, Recipe
 from .origin import Origin
@@ -29,12 +30,13 @@ class TrainingState:
     Attributes:
         recipe: The recipe of the run.
         step: The number of steps that were made; every counter of the optimiser and the schedule has it.
-        params: The parameters by canonical name, in the canonical layout, like all arrays here.
+        params: Parameters and statistics by canonical name, in the canonical layout, like all arrays here.
         moments: What the optimiser remembers, by `MOMENTS` and then by canonical name.
-        ema: The averaged parameters, or None where the recipe has no `ema_decay`.
+        ema: Averaged parameters and statistics, or None where the recipe has no `ema_decay`.
         data: The position of the data iterator, JSON values.
         metrics: The lines of `metrics.jsonl` up to the step.
         origin: What the run started from, if not from values of the seed.
+        carried: What the objective carries from step to step, by its own words and then by name.
     """
 
     recipe: Recipe
@@ -45,6 +47,7 @@ class TrainingState:
     data: Mapping[str, Any]
     metrics: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
     origin: Origin | None = None
+    carried: Mapping[str, Arrays] = field(default_factory=dict, repr=False)
 
     def config(self) -> Config:
         """The config of the model, with the classes of the data."""
@@ -67,7 +70,12 @@ class TrainingState:
         expected = ["params", *MOMENTS[self.recipe.optimizer.name], *([] if self.recipe.ema_decay is None else ["ema"])]
         parts = {"params": self.params, **self.moments, **({} if self.ema is None else {"ema": self.ema})}
         found = {f"{part}.{name}": value for part, arrays in parts.items() for name, value in arrays.items()}
-        wanted = {f"{part}.{name}": shape for part in expected for name, shape in shapes.items()}
+        wanted = {
+            f"{part}.{name}": shape
+            for part in expected
+            for name, shape in shapes.items()
+            if part in ("params", "ema") or not is_statistic(name)
+        }
         account(wanted, shapes_of(found), source=source)
         dtype = np.dtype(np.float64 if self.recipe.precision == "float64" else np.float32)
         wrong = [f"{name}: got {value.dtype}" for name, value in found.items() if value.dtype != dtype]

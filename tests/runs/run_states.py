@@ -95,7 +95,7 @@ def train_in_flax(directory: Path, recipe: Recipe, *, steps: int) -> None:
         lowered = trainer.lower(state, batch(0), key)
         train_step = lowered.compile(compiler_options={"xla_backend_optimization_level": 0})
         for step in range(int(state.step), steps):
-            state, _ = train_step(state, batch(step), key)
+            state, _ = train_step(trainer.frozen, state, batch(step), key)
             run.save(step + 1, state, {**position, "step": step + 1})
 
 

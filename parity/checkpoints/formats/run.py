@@ -87,7 +87,7 @@ class RunModel:
             CheckpointError: It has fewer axes than its layout.
         """
         leaf = self._leaf(name, value.shape)
-        return value if leaf is None else np.ascontiguousarray(leaf.to_canonical(value))
+        return value if leaf is None else leaf.to_canonical(value)
 
     def canonical_shape(self, name: str, shape: Shape) -> Shape:
         """Shape in the canonical layout of an array that the run keeps in some shape; raises as `canonical`."""
