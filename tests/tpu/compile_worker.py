@@ -11,7 +11,6 @@ import re
 import sys
 
 import jax
-import jax.numpy as jnp
 from jax.experimental import topologies
 
 from parity import recipes
@@ -40,8 +39,8 @@ def main() -> None:
         state = trainer.abstract_state()
         rows = batch_sharding(mesh)
         batch = {
-            "image": jax.ShapeDtypeStruct((BATCH, *config.image_size, config.in_chans), jnp.uint8, sharding=rows),
-            "label": jax.ShapeDtypeStruct((BATCH,), jnp.int32, sharding=rows),
+            name: jax.ShapeDtypeStruct(shape, dtype, sharding=rows)
+            for name, (shape, dtype) in trainer.objective.batch().items()
         }
         compiled = trainer.lower(state, batch, jax.eval_shape(lambda: random.key(0))).compile()
     text = compiled.as_text()

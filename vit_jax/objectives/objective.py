@@ -58,6 +58,14 @@ class Objective:
         """What is trained, with new parameters: one module, in which there may be several models."""
         return create_model(self.config, rngs=rngs, execution=self.recipe.execution)
 
+    def batch(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Shape and type of each array of a whole batch, by name: images, labels, and what mixing adds."""
+        rows, config = self.recipe.batch_size, self.config
+        held = {"image": ((rows, *config.image_size, config.in_chans), "uint8"), "label": ((rows,), "int32")}
+        if self.recipe.data.augmentation.mixes:
+            held |= {"lam": ((rows,), "float32"), "box": ((rows, 4), "int32")}
+        return held
+
     def inputs(self, batch: Arrays) -> dict[str, jax.Array]:
         """What `loss` takes of a batch; every array's first axis is that of the images.
 
