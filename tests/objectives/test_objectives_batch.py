@@ -21,6 +21,7 @@ def test_a_batch_holds_what_its_objective_says(augmentation):
         image_size=config.image_size,
         preprocessing=config.preprocessing,
         augmentation=augmentation,
+        seed=0,
         num_threads=0,
     )
     found = {name: (value.shape, str(value.dtype)) for name, value in next(iterator).items()}
