@@ -93,7 +93,7 @@ def expect_floats(dtypes: Mapping[str, np.dtype], *, source: str) -> None:
     """Holds the types of a model's tensors against what a model can be made of.
 
     Args:
-        dtypes: Of each tensor of the model, by name.
+        dtypes: The type of each tensor of the model, by name.
         source: What to call where they come from.
 
     Raises:

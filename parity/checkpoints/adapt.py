@@ -32,8 +32,8 @@ def adapt(
             them out.
         global_pool: Another pooling, of those that have no parameters: some sources don't pool at all (MAE) or
             otherwise than others do (DINOv3).
-        seed: Of new heads.
-        dtype: Of what is resized, which happens in float64 and is rounded once; None for that of the tensors.
+        seed: The seed of new heads.
+        dtype: The type of what is resized, in float64 and rounded once; None for that of the tensors.
 
     Raises:
         ValueError: Something that the family lacks, a size that the patch size doesn't divide, or a pooling with

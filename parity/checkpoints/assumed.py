@@ -82,10 +82,10 @@ def warn_of(assumed: Iterable[Assumption], *, path: str | Path, named: bool = Fa
     """One warning for all that was assumed of a file; none where nothing was.
 
     Args:
-        assumed: Of it.
+        assumed: What was assumed of it.
         path: What to call it.
         named: Whether a model is named already, which then doesn't say these.
-        stacklevel: As `warnings.warn` takes it.
+        stacklevel: The stack level, as `warnings.warn` takes it.
     """
     if found := list(assumed):
         fields = ", ".join(f"{field}=" for field in dict.fromkeys(assumption.field for assumption in found))
@@ -106,9 +106,9 @@ class Given:
     Attributes:
         model: The config of the model.
         name: Its name; empty for a config.
-        fields: As given.
-        target_size: As given.
-        assumed: So far.
+        fields: The fields as they were given.
+        target_size: The target size as it was given.
+        assumed: What was assumed so far.
 
     Raises:
         ValueError: An unknown model or field; names the nearest.
@@ -161,7 +161,7 @@ class Given:
             shown: What the file's names, shapes or documents say, if they do.
             usual: What to assume where nothing says it.
             why: The reason of the assumption; without one the value changes no output, and isn't listed.
-            path: For errors.
+            path: What errors call the file.
 
         Raises:
             CheckpointError: The user says another value than the file, or nothing says it.
@@ -239,7 +239,7 @@ def say(field: str, *others: str, value: str = "VALUE") -> str:
     Args:
         field: Its name.
         others: Other values that it may have.
-        value: In capitals where it is the user's to fill in; a size as `64x160`.
+        value: The value, in capitals where it is the user's to fill in; a size as `64x160`.
     """
     flags = " or ".join(f"--set {field}={one}" for one in (value, *others))
     python = " or ".join(f"{field}={_in_python(one)}" for one in (value, *others))

@@ -22,7 +22,7 @@ class Checkpoint:
         config: Architecture, numerics and preprocessing.
         name: The registered name that the config started from; empty if none.
         source: Where the weights came from, such as the framework that wrote them.
-        tensors: By canonical name; read when asked for.
+        tensors: The tensors by canonical name; they are read when asked for.
         assumed: What nothing says of the model, and what it was taken for.
     """
 

@@ -36,10 +36,10 @@ class TensorDifference:
     """One name in two files.
 
     Attributes:
-        name: Of the tensor, as it is compared.
+        name: The name of the tensor, as it is compared.
         kind: What is the matter. `equal` is bit for bit and of one type; `other type` says nothing of the values.
-        shapes: On the left and on the right; None where there is no such tensor. So are all pairs here.
-        dtypes: Of the elements.
+        shapes: The shapes on the left and on the right; None where there is no such tensor. So are all pairs here.
+        dtypes: The types of the elements.
         relative_l2: ||left - right|| / ||right||; infinite if a value is NaN or infinite on one side alone, or if there
             are no two tensors of one shape.
         max_abs: Largest absolute difference; infinite likewise.
@@ -119,7 +119,7 @@ class TensorsComparison:
     """All names of two files.
 
     Attributes:
-        differences: By kind in the order of `KINDS`, then by relative L2 from the largest on, then as on the left.
+        differences: Each name's, by kind as in `KINDS`, then by relative L2 from the largest on, then as on the left.
         tolerance: Relative L2 up to which values count as equal whatever their type; None for bit for bit.
     """
 
@@ -157,8 +157,8 @@ def compare_tensors(
     """Holds two mappings of tensors against each other, which may still be in files.
 
     Args:
-        left: By name.
-        right: By name; relative differences are relative to its tensors.
+        left: The left ones by name.
+        right: The right ones by name; relative differences are relative to these.
         tolerance: Relative L2 up to which values count as equal whatever their type; by default bits and types count.
         progress: Called with the bytes that were read and those that will be in all.
 

@@ -19,11 +19,11 @@ class TensorStatistics:
     """One tensor.
 
     Attributes:
-        name: Of the tensor.
-        dtype: Of its elements.
-        shape: Of the tensor.
-        mean: Of the finite elements, in float64; NaN if there are none. Of complex numbers, that of their sizes.
-        std: Likewise.
+        name: The name of the tensor.
+        dtype: The type of its elements.
+        shape: The shape of the tensor.
+        mean: The mean of the finite elements in float64, of complex ones that of their sizes; NaN if there are none.
+        std: Their standard deviation, likewise.
         nan: Elements that are NaN.
         infinite: Elements that are infinite.
     """
@@ -48,7 +48,7 @@ def statistics_of(tensors: Mapping[str, np.ndarray], *, progress: Progress | Non
     """Goes through all tensors, a piece of one at a time.
 
     Args:
-        tensors: By name; may still be in files.
+        tensors: The tensors by name; they may still be in files.
         progress: Called with the bytes that were read and those that will be in all.
 
     Raises:

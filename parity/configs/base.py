@@ -168,7 +168,7 @@ class ModelConfig(ABC):
         """The config with other rates of what drops in training.
 
         Args:
-            rates: Of `drop_rate`, `attn_drop_rate` and `drop_path_rate`.
+            rates: The values of `drop_rate`, `attn_drop_rate` and `drop_path_rate`.
 
         Raises:
             ValueError: A rate above 0 of something that the family doesn't have.

@@ -21,8 +21,8 @@ def check_fields(instance: Any, *, prefix: str = "") -> None:
     """Checks the types of a dataclass's fields.
 
     Args:
-        instance: Of the dataclass, such as `self` in its `__post_init__`.
-        prefix: Before a field's name in the error, such as `rope.`.
+        instance: An instance of the dataclass, such as `self` in its `__post_init__`.
+        prefix: What stands before a field's name in the error, such as `rope.`.
 
     Raises:
         ValueError: A value of another type, or a number that isn't finite; names the field, got and expected.
@@ -35,7 +35,7 @@ def check_values(cls: type, values: Mapping[str, Any]) -> None:
     """Checks the types of some fields of a dataclass before one is made.
 
     Raises:
-        ValueError: As `check_fields`.
+        ValueError: The same as from `check_fields`.
     """
     kinds = _kinds(cls)
     for name, value in values.items():
@@ -46,7 +46,7 @@ def check_value(name: str, value: Any, kind: Any) -> None:
     """Checks one value against a type as annotations write it.
 
     Raises:
-        ValueError: As `check_fields`.
+        ValueError: The same as from `check_fields`.
     """
     if not _fits(value, kind):
         raise ValueError(f"{name}: got {shown(value)}, expected {_described(kind)}")

@@ -28,8 +28,8 @@ class Preprocessing:
     """Resize, crop and normalise.
 
     Attributes:
-        mean: Per channel, of images scaled to [0, 1]; one value for each input channel, or one for all of them.
-        std: Per channel, as `mean`.
+        mean: The mean of images scaled to [0, 1]; one value for each input channel, or one for all of them.
+        std: The standard deviation of the same images; as many values as `mean`.
         interpolation: Kernel of the resize (Pillow's meaning, antialiased).
         crop_pct: The image is resized so that the crop covers this fraction of it (`crop_pct_of` makes it of pixels).
         crop_mode: `center` resizes the short side and crops; `squash` resizes both sides and loses the aspect ratio;

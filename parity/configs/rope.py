@@ -36,11 +36,11 @@ class Rope:
         max_period: Longest period.
         normalize_coords: What `centered` divides the centres by: the patches of the axis itself (`separate`), or of
             the shorter (`min`) or longer (`max`) side for both axes.
-        offset: Added to each position, in patches.
+        offset: What is added to each position, in patches.
         indexing: Which coordinate comes first: rows (`ij`) or columns (`xy`).
         reference_grid: Patches down and across that positions are scaled to; None for no scaling.
         rotate_half: Pairs are channels i and i + n / 2, not neighbours.
-        rescale: In training, coordinates are multiplied by a factor drawn log-uniformly from [1 / rescale, rescale];
+        rescale: Training multiplies coordinates by a factor drawn log-uniformly from [1 / rescale, rescale];
             None for no augmentation.
     """
 
@@ -94,9 +94,9 @@ def coordinates(
 
     Args:
         grid_size: Patches down and across.
-        offset: As of `Rope`.
-        indexing: As of `Rope`.
-        reference_grid: As of `Rope`.
+        offset: The same as in `Rope`.
+        indexing: The same as in `Rope`.
+        reference_grid: The same as in `Rope`.
 
     Returns:
         float64 (n, 2), rows of the grid one after another. Read-only, since it is cached.
@@ -121,9 +121,9 @@ def centered_coordinates(
 
     Args:
         grid_size: Patches down and across.
-        offset: As of `Rope`.
-        indexing: As of `Rope`.
-        normalize_coords: As of `Rope`.
+        offset: The same as in `Rope`.
+        indexing: The same as in `Rope`.
+        normalize_coords: The same as in `Rope`.
 
     Returns:
         float64 (n, 2), rows of the grid one after another. Read-only, since it is cached.
@@ -141,7 +141,7 @@ def frequencies(head_dim: int, *, temperature: float = 10_000.0) -> np.ndarray:
 
     Args:
         head_dim: The width of one head.
-        temperature: As of `Rope`.
+        temperature: The same as in `Rope`.
 
     Returns:
         float64 (head_dim / 4,). Read-only, since it is cached.
@@ -160,9 +160,9 @@ def centered_frequencies(
 
     Args:
         head_dim: The width of one head.
-        temperature: As of `Rope`.
-        min_period: As of `Rope`.
-        max_period: As of `Rope`.
+        temperature: The same as in `Rope`.
+        min_period: The same as in `Rope`.
+        max_period: The same as in `Rope`.
 
     Returns:
         float64 (head_dim / 4,). Read-only, since it is cached.

@@ -28,7 +28,7 @@ class StemLayer:
         in_chans: Channels of the input.
         out_chans: Channels of the output.
         kernel_size: Height and width.
-        stride: Down and across.
+        stride: Pixels down and across.
         padding: Zeros on each side.
         bias: Whether the convolution has a bias.
         norm: Whether BatchNorm follows.

@@ -48,7 +48,7 @@ class TrainIterator(grain.DatasetIterator[dict[str, np.ndarray]]):
         """Goes to where the state was taken.
 
         Args:
-            state: From `get_state` of an iterator with the same source, batch size and seed.
+            state: What `get_state` gave of an iterator with the same source, batch size and seed.
 
         Raises:
             ValueError: If the state belongs to a run of other batches, or to a step beyond the end.

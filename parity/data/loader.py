@@ -50,11 +50,11 @@ def train_batches(
 
     Args:
         source: The images.
-        batch_size: Of the global batch, over all processes.
+        batch_size: The size of the global batch, over all processes.
         image_size: (height, width) in pixels.
         preprocessing: Gives the interpolation, and the crop where `augmentation` has none.
         augmentation: What is done to the images at random.
-        seed: In [0, 2**32): decides the order and the augmentation.
+        seed: A number in [0, 2**32) that decides the order and the augmentation.
         num_epochs: Passes over the source, the batch that isn't full at their very end dropped. None never ends.
         process_index: Which process this is.
         process_count: Number of processes, each with its own iterator.
@@ -106,7 +106,7 @@ def eval_batches(
 
     Args:
         source: The images.
-        batch_size: Of the global batch, over all processes.
+        batch_size: The size of the global batch, over all processes.
         image_size: (height, width) in pixels.
         preprocessing: How to resize and crop.
         process_index: Which process this is.

@@ -22,9 +22,9 @@ class Mix:
 
     Attributes:
         augmentation: Gives the distributions.
-        seed: Of the run.
+        seed: The seed of the run.
         image_size: (height, width) in pixels.
-        batch_size: Of the global batch.
+        batch_size: The size of the global batch.
         process_index: Which process this is.
         process_count: Number of processes.
     """

@@ -38,7 +38,7 @@ class Source(ABC):
         """The same images for a model of so many input channels: grey ones for 1, RGB for 3.
 
         Raises:
-            ValueError: For another number.
+            ValueError: The number is another one.
         """
         if in_chans not in (1, 3):
             raise ValueError(
@@ -51,7 +51,7 @@ class Source(ABC):
         """Raises ValueError where a model's head names the same classes in another order.
 
         Args:
-            labels: Of the head, as far as its file has any; names of other classes, or in other words, say nothing.
+            labels: The head's labels, as far as its file has any; other classes, or other words for them, say nothing.
             model: What the message calls the model.
         """
         theirs, ours = (without_case(names) for names in (labels, self.class_names))

@@ -28,7 +28,7 @@ def open_source(
         The images and labels of the split. A folder's images are RGB; `with_channels` of any source makes them grey.
 
     Raises:
-        ValueError: For an unknown set or split, a set without images and class labels, or `folder` with a set that is
+        ValueError: An unknown set or split, a set without images and class labels, or `folder` with a set that is
             none.
         ModuleNotFoundError: If a package of the `data` extra is missing, or the set is not prepared yet and TFDS
             needs TensorFlow for that.

@@ -57,7 +57,7 @@ def open_tfds(name: str, split: str, data_dir: Path) -> TfdsSource:
         data_dir: Where sets are kept.
 
     Raises:
-        ValueError: For an unknown set or split, or a set without images and class labels.
+        ValueError: An unknown set or split, or a set without images and class labels.
         ModuleNotFoundError: If a package of the `data` extra is missing, or one that prepares the set.
     """
     builder = _builder(name, data_dir)

@@ -41,7 +41,7 @@ class Data:
     """A data set and what is done to its training images.
 
     Attributes:
-        name: As `parity.data.open_source` takes it: `digits`, a TFDS name, or a folder.
+        name: A data set as `parity.data.open_source` takes it: `digits`, a TFDS name, or a folder.
         train_split: Split to train on.
         test_split: Split to evaluate on.
         folder: How the files of an image folder are read.
@@ -68,13 +68,13 @@ class Optimizer:
         learning_rate: The highest, at the end of the warm-up.
         min_learning_rate: Where the cosine ends.
         warmup_steps: Steps of the linear warm-up from 0.
-        weight_decay: Times the learning rate, of the tensors for which `decays` holds.
+        weight_decay: The decay, times the learning rate, of the tensors for which `decays` holds.
         layer_decay: Factor of the learning rate from each block to the one before it, as `learning_rate_scale` has it
             (Clark et al. 2020, arXiv:2003.10555; BEiT's fine-tuning, arXiv:2106.08254); 1 for none.
         clip_norm: Greatest norm of all gradients together; None doesn't clip.
         b1: AdamW's decay of the mean of gradients.
         b2: AdamW's decay of the mean of squared gradients.
-        eps: Added by AdamW to the root of the mean of squares.
+        eps: What AdamW adds to the root of the mean of squares.
         momentum: SGD's share of the sum of gradients that stays from step to step.
     """
 
@@ -135,7 +135,7 @@ class Recipe:
             are more steps; otherwise only its parameters are taken. Empty starts from values of the seed.
         init_options: What the checkpoint doesn't say: keywords of `open_checkpoint`, such as `{"num_heads": 4}`.
         data: What to train and to evaluate on.
-        batch_size: Of the global batch, over all devices.
+        batch_size: The size of the global batch, over all devices.
         steps: Optimiser steps.
         optimizer: Optimiser and schedule.
         objective: What the run learns by.
@@ -145,10 +145,10 @@ class Recipe:
         drop_rate: Dropout.
         attn_drop_rate: Dropout of the attention weights.
         drop_path_rate: Stochastic depth of the last block.
-        precision: Of the computation. Parameters and optimiser are float32, or float64 with `float64`.
+        precision: The precision of the computation. Parameters and optimiser are float32, or float64 with `float64`.
         mesh: How devices are laid out.
         execution: How the model is run.
-        seed: Of the initial parameters, the order of images, augmentation and dropout.
+        seed: The seed of the initial parameters, the order of images, augmentation and dropout.
         eval_every: Steps between evaluations on the test split; 0 evaluates at the end alone.
         checkpoint_every: Steps between checkpoints; 0 writes one at the end alone.
         log_every: Steps between lines of metrics.
@@ -282,8 +282,8 @@ def starting_from(recipe: Recipe, path: str, **options: Any) -> Recipe:
 
     Args:
         recipe: Whose model and overrides are left out.
-        path: Of the checkpoint, as `Recipe.init_from`.
-        options: As `Recipe.init_options`; `model` is the name of the model, for a file that doesn't say it.
+        path: The path of the checkpoint, as in `Recipe.init_from`.
+        options: What `Recipe.init_options` may hold; `model` names the model, for a file that doesn't say it.
     """
     model = options.pop("model", None) or ""
     return dataclasses.replace(recipe, model=model, overrides={}, init_from=path, init_options=options)

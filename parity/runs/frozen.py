@@ -39,7 +39,7 @@ def check_frozen(frozen: Mapping[str, Checkpoint], config: Config, data: Source)
     """Holds the models that help against the model that is trained, and against its data.
 
     Args:
-        frozen: As `open_frozen` returned them.
+        frozen: The checkpoints that `open_frozen` returned.
         config: The config of the model that is trained.
         data: What it is trained on.
 
@@ -62,7 +62,7 @@ def record_frozen(directory: Path, frozen: Mapping[str, Checkpoint]) -> None:
 
     Args:
         directory: The directory of the run, which is there.
-        frozen: As `open_frozen` returned them.
+        frozen: The checkpoints that `open_frozen` returned.
 
     Raises:
         CheckpointError: The run began with other ones.

@@ -21,7 +21,7 @@ class MetricsWriter:
     """Appends to `metrics.jsonl` and to TensorBoard's event files in `tensorboard/`.
 
     Args:
-        directory: Of the run.
+        directory: The directory of the run.
         step: Steps that were made; what an interrupted run wrote beyond them is taken out, for it comes again.
         before: Lines that begin a new file, those of a run that goes on here.
     """
@@ -53,12 +53,12 @@ class Reporter:
     A line of metrics waits for its step to be computed; between lines the host runs ahead by one step.
 
     Args:
-        directory: Of the run.
+        directory: The directory of the run.
         first: Steps that were made before.
-        steps: Of the whole run.
+        steps: The steps of the whole run.
         batch_size: Images of a step.
         log_every: Steps between lines of metrics; the first and the last step have one, too.
-        console: For the progress bar and evaluations; None prints nothing.
+        console: Where the progress bar and evaluations are printed; None prints nothing.
         told: Lines to begin with.
         before: Lines of metrics of the run that goes on here.
         main: Whether this is the first process, the only one that writes.

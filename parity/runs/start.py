@@ -39,12 +39,12 @@ class Start:
     """Where a run starts, and what its model is.
 
     Attributes:
-        recipe: Of the run.
-        config: Of the model, with the classes of the data.
+        recipe: The recipe of the run.
+        config: The config of the model, with the classes of the data.
         name: The registered name that it began as; empty if none.
         origin: What the run's directory keeps of the source; None if the values are those of the seed.
         tensors: The first values by canonical name; None if they are those of the seed, or of a run's checkpoint.
-        class_names: Of the data, by label.
+        class_names: The names of the data's classes, by label.
         goes_on_from: The run whose state is taken over with optimiser, step and position in the data, if one is.
     """
 
@@ -92,9 +92,9 @@ def begin(recipe: Recipe, data: Source, directory: Path | None = None, *, is_fir
     """Where a run starts; no tensor is read yet.
 
     Args:
-        recipe: Of the run.
-        data: That it trains on.
-        directory: Of the run. One that has checkpoints says itself what the model is; nothing else is opened.
+        recipe: The recipe of the run.
+        data: The data that it trains on.
+        directory: The run's. One that has checkpoints says itself what the model is; nothing else is opened.
         is_first: Whether this is the first process, the only one that reads files as a whole, for their digests.
 
     Raises:

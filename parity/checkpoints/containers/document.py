@@ -56,7 +56,7 @@ def find_json(file: Path) -> dict[str, Any]:
     """The object in a file that needn't be there; an empty one then.
 
     Raises:
-        CheckpointError: As `read_json`, but for a file that isn't there.
+        CheckpointError: The same as from `read_json`, but for a file that isn't there.
     """
     return read_json(file) if file.is_file() else {}
 

@@ -113,7 +113,7 @@ class File:
     """One file.
 
     Attributes:
-        suffix: Of its name.
+        suffix: The suffix of its name.
         is_ours: Whether a file is one that we wrote.
     """
 
@@ -146,8 +146,8 @@ def write_directory(
         documents: JSON values by file name.
 
     Raises:
-        CheckpointError: As `Target.check`, or tensors that the container can't hold.
-        OSError: Of the disk.
+        CheckpointError: The same as from `Target.check`, or tensors that the container can't hold.
+        OSError: The disk refuses.
     """
     target.check(path)
     with outputs.whole_directory(path, replaced=target.replaced(path)) as new:

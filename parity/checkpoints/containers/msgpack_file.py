@@ -58,7 +58,7 @@ def read_msgpack(file: Path) -> FileTensors:
     """The arrays of a file that Flax wrote; none is read yet.
 
     Raises:
-        CheckpointError: Not msgpack to its end, or arrays that aren't what Flax writes.
+        CheckpointError: It isn't msgpack to its end, or has arrays that aren't what Flax writes.
     """
     try:
         with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped:

@@ -23,7 +23,7 @@ def flat_pieces(tensors: Mapping[str, np.ndarray], name: str) -> Iterator[np.nda
 
     Args:
         tensors: May still be in a file; then parts of the tensor are read, unless it is compressed.
-        name: Of the tensor.
+        name: The name of the tensor.
     """
     shape = tuple(shapes_of(tensors)[name])
     if isinstance(tensors, FileTensors) and isinstance(tensors.arrays[name], DeflatedArray):

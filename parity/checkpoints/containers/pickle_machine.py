@@ -45,8 +45,8 @@ class Call:
 
     Attributes:
         function: The name, or what another call would have made of one.
-        arguments: By position.
-        keywords: By name.
+        arguments: Its arguments by position.
+        keywords: Its arguments by name.
         state: What it would then be given as its state: most often its attributes.
         items: Entries that it would then be given, as a dictionary.
         elements: Elements that it would then be given, as a list.
@@ -102,7 +102,7 @@ def read_pickle(file: Source) -> tuple[Any, list[Reference]]:
         The value, and each reference in it or dropped on the way.
 
     Raises:
-        ValueError: Not a pickle, or one with an operation that needs more than the pickle.
+        ValueError: The bytes are no pickle, or one with an operation that needs more than the pickle.
     """
     machine = _Machine()
     try:

@@ -94,7 +94,7 @@ def write_tensors(
 
     Args:
         directory: An existing directory.
-        tensors: By name; may be lazy.
+        tensors: The tensors by name; they may be lazy.
         shard_bytes: Largest file, unless one tensor alone is larger.
         progress: Called after each tensor.
 

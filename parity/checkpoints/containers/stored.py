@@ -27,8 +27,8 @@ class StoredArray:
 
     Attributes:
         file: The file.
-        offset: Of the first element, in bytes.
-        dtype: In the file's byte order.
+        offset: Where the first element begins in the file, in bytes.
+        dtype: The type of the elements, in the file's byte order.
         shape: Sizes of the axes.
         strides: Bytes from one element to the next along each axis; None for C order.
     """
@@ -113,7 +113,7 @@ class Tensors(Mapping[str, np.ndarray]):
         """A part of a tensor; here it is read whole and cut.
 
         Args:
-            name: Of the tensor.
+            name: The name of the tensor.
             index: A slice of step 1 for each of its first axes.
         """
         return np.ascontiguousarray(self[name][index])

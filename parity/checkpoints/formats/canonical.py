@@ -73,9 +73,9 @@ def infer(shapes: Mapping[str, Shape], given: Given, *, path: Path, known: Known
     """The config of a file.
 
     Args:
-        shapes: By canonical name.
+        shapes: The shapes by canonical name.
         given: What the user says; collects what is assumed.
-        path: Of the file, for errors.
+        path: The path of the file, for errors.
         known: What its names say besides.
 
     Raises:

@@ -30,6 +30,8 @@ def is_native(path: Path) -> bool:
     return find_json(path / CONFIG).get("format") == FORMAT
 
 
+# Every family has its names here.
+HOLDS: tuple[type[Config], ...] = (Config,)
 TARGET = Directory(documents=(CONFIG,), is_ours=is_native)
 
 
@@ -85,8 +87,8 @@ def write(
 
     Args:
         path: The directory; an older native checkpoint there is replaced once the new one is complete.
-        config: Of the model.
-        tensors: By canonical name, in canonical layout.
+        config: The config of the model.
+        tensors: The tensors by canonical name, in canonical layout.
         name: The registered name that the config started from.
         source: Where the weights came from; JSON values.
 

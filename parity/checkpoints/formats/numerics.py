@@ -89,7 +89,7 @@ def with_numerics(config: Config, source: str, *, name: str = "") -> Config:
     """A config as a project would run its weights.
 
     Args:
-        config: Of the weights.
+        config: The config of the weights.
         source: One of `SOURCES`.
         name: The registered name of the model, whose numerics are timm's, if it is known.
 

@@ -62,7 +62,7 @@ def understood(document: Mapping[str, Any]) -> tuple[VitConfig, str]:
     """The config of an image tower, and the registered name of the model of timm that it is; empty for open_clip's own.
 
     Args:
-        document: As JSON has it.
+        document: The values of the JSON document.
 
     Raises:
         ValueError: A field that isn't known or can't be expressed.

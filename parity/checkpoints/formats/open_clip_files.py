@@ -45,8 +45,8 @@ class Document:
     """What stands beside the weights.
 
     Attributes:
-        file: Where.
-        data: As `open_clip_config.json` has it.
+        file: The file that it stands in.
+        data: Its values, as `open_clip_config.json` has them.
         assumed: What it leaves open.
     """
 

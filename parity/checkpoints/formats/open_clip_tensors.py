@@ -55,7 +55,7 @@ def own_config(weights: Weights, given: Given, table: tuple[Entry, ...], *, path
         weights: The tensors, under `visual.`.
         given: What the user says; collects what is assumed.
         table: Where each tensor is kept.
-        path: For errors.
+        path: What errors call the file.
 
     Raises:
         CheckpointError: Shapes that make no tower, a contradiction, or something that has to be asked for.
@@ -70,9 +70,9 @@ def trunk_config(shapes: Mapping[str, Shape], given: Given, *, path: Path) -> Vi
     """The config of a tower of timm's.
 
     Args:
-        shapes: By canonical name, the projection as the head.
+        shapes: The shapes by canonical name, the projection as the head.
         given: What the user says; collects what is assumed.
-        path: For errors.
+        path: What errors call the file.
     """
     return infer(shapes, given, path=path, known=Known(usual_images=_USUAL_IMAGES))
 

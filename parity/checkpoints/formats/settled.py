@@ -29,7 +29,7 @@ def heads_of(given: Given, dim: int, *, path: Path, shown: int | None = None) ->
     Args:
         given: What the user says.
         dim: Width of the tokens.
-        path: For errors.
+        path: What errors call the file.
         shown: What the tensors or a document show, if they do.
 
     Raises:
@@ -70,7 +70,7 @@ def grid_of(
         patch_size: Height and width of a patch.
         prefixes: How many of them are of prefix tokens, for each value of `pos_embed_prefix` that is possible, the
             usual one first.
-        path: For errors.
+        path: What errors call the file.
         known: The image size that the file's documents say.
 
     Returns:

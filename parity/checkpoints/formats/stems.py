@@ -31,9 +31,9 @@ def embedding_of(
     """The fields of the patch embedding, of whatever kind.
 
     Args:
-        shapes: By canonical name.
+        shapes: The shapes by canonical name.
         given: What the user says; collects what is assumed.
-        path: Of the file, for errors.
+        path: The path of the file, for errors.
         known: What the file's documents and its project's code say: `stem_convs`, `stem_norm_eps`.
 
     Returns:

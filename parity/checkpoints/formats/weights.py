@@ -89,7 +89,7 @@ class Weights:
     Attributes:
         kind: Whose names they have: a key of `ANCHORS`.
         path: What was opened, for errors.
-        tensors: By the names without the prefix.
+        tensors: The tensors by their names without the prefix.
         prefix: What was in front of the names.
         paths: The whole name in the file of each tensor.
         ignored: Why each other part of the file is left out.
@@ -130,7 +130,7 @@ def choose(
     """The model's tensors among all those of a file.
 
     Args:
-        tensors: Of the file, by their whole paths.
+        tensors: The tensors of the file by their whole paths.
         format: Whose names are looked for; anybody's by default.
         prefix: What the model's names begin with, such as `teacher.backbone.`, where there are several models.
         ignore: Shell-style patterns of names to leave out, such as `criterion.*`.

@@ -35,7 +35,7 @@ def resized(tensors: Mapping[str, np.ndarray], old: Config, new: Config) -> Iter
     """The tensors whose values follow from a size that differs between two configs of a family, in float64.
 
     Args:
-        tensors: By canonical name; read one after another.
+        tensors: The tensors by canonical name; they are read one after another.
         old: The config of the tensors.
         new: The config that they are to be of.
     """

@@ -5,7 +5,7 @@ called in files (since version 5 that isn't what they are called in memory). Bot
 Source: the `configuration_*.py` and `modeling_*.py` of transformers 5, which are the authority for the numerics.
 """
 
-from .checkpoint import TARGET, is_huggingface, read, write
+from .checkpoint import HOLDS, TARGET, is_huggingface, read, write
 from .registry import ARCHITECTURES, MODEL_TYPES
 
-__all__ = ["ARCHITECTURES", "MODEL_TYPES", "TARGET", "is_huggingface", "read", "write"]
+__all__ = ["ARCHITECTURES", "HOLDS", "MODEL_TYPES", "TARGET", "is_huggingface", "read", "write"]

@@ -113,15 +113,15 @@ class Architecture:
     """A class of transformers.
 
     Attributes:
-        name: Of the class, as `architectures` has it.
-        model_type: As `config.json` has it.
+        name: The name of the class, as `architectures` has it.
+        model_type: The model type that `config.json` has.
         settings: Fields of `config.json` that are fields of ours.
         fixed: Fields of ours that every model of the class has.
         expected: Fields of `config.json` that are supported with one value alone.
         read: Further fields of ours, from the part of `config.json` about the image tower and from all of it.
         write: The inverse: further fields of that part.
         table: Names of the encoder's tensors, without the prefix.
-        memory: Those that some have in memory (`model.state_dict()`): transformers 5 renames them on saving.
+        memory: Names that some have in memory (`model.state_dict()`): transformers 5 renames them on saving.
         head: Names of tensors beside the encoder, which have no prefix.
         base: The prefix of encoders in models that have something besides.
         prefixed: Whether it is written; files are read with it and without.
@@ -133,7 +133,7 @@ class Architecture:
         added: Shape and value of constants that it has besides, by names without the prefix.
         fits: Whether a file holds this variant of the class, by `config.json` and the names of its tensors without the
             prefix; the first variant that fits counts.
-        written: For which configs that it can hold it is chosen: `any`, only such as came from its model type (`back`)
+        written: Which configs that it can hold it is chosen for: `any`, only such as came from its model type (`back`)
             or from the class itself (`own`), or `never`, since tensors that it needs are not here.
     """
 

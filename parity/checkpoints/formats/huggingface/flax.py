@@ -26,7 +26,7 @@ def as_torch(tensors: FileTensors) -> FileTensors:
     """The same tensors by PyTorch's names; none is read, since axes are moved by their strides in the file.
 
     Args:
-        tensors: Of a file; of one that has none of Flax's names they are given back as they are.
+        tensors: The tensors of a file; where none has Flax's names, they are given back as they are.
     """
     if not any(name.endswith(".kernel") for name in tensors):
         return tensors

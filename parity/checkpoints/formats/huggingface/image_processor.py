@@ -98,7 +98,7 @@ def from_huggingface(data: Mapping[str, Any], *, model_type: str | None = None) 
 
     Args:
         data: The file's object.
-        model_type: That of `config.json`, for a file that doesn't name its class.
+        model_type: The model type of `config.json`, for a file that doesn't name its class.
 
     Raises:
         ValueError: A class that isn't known, or what `Preprocessing` can't say, such as images of varying sizes.

@@ -64,9 +64,9 @@ def implied(weights: Weights, given: Given, *, path: Path) -> dict[str, Any]:
     """The object of the `config.json` that isn't there.
 
     Args:
-        weights: Of a class of transformers, by PyTorch's names.
+        weights: The weights of a class of transformers, by PyTorch's names.
         given: What the user says; collects what is assumed.
-        path: For errors.
+        path: What errors call the file.
 
     Raises:
         CheckpointError: Names of no class that is known, shapes of no model, or something that has to be asked for.

@@ -28,7 +28,7 @@ def architecture_of(data: Json, names: Collection[str]) -> Architecture:
 
     Args:
         data: The object of its `config.json`.
-        names: Of its tensors.
+        names: The names of its tensors.
 
     Raises:
         ValueError: A class or a model type that isn't known, or none at all.
@@ -51,8 +51,8 @@ def choose(config: VitConfig, source: Mapping[str, Any], *, path: str) -> Archit
     """The class to write: the one that the source had, else the first that can hold the config.
 
     Args:
-        config: Of the model.
-        source: Where it came from.
+        config: The config of the model.
+        source: Where the model came from.
         path: What to call the target in an error.
 
     Raises:
