@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from parity.checkpoints.formats.huggingface.architecture import Architecture
 from parity.checkpoints.formats.huggingface.registry import ARCHITECTURES
-from parity.checkpoints.formats.translate import pair_up, their_shapes
+from parity.checkpoints.formats.translate import fill, their_shapes
 from parity.checks.parameters import random_parameters
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -34,7 +34,7 @@ def settings(kind: Architecture) -> dict[str, Any]:
 
 def tensors_of(kind: Architecture, data: Mapping[str, Any]) -> dict[str, np.ndarray]:
     config = kind.config(data)
-    shapes = their_shapes(pair_up(kind.entries, config, source=kind.name))
+    shapes = their_shapes(fill(kind.entries, config, source=kind.name))
     shapes |= {kind.prefix + name: shape for name, (shape, _) in kind.added(config).items()}
     return {name: value.astype(np.float32) for name, value in random_parameters(shapes).items()}
 

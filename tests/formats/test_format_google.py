@@ -15,7 +15,7 @@ from parity.checkpoints import CheckpointError, open_checkpoint, parameter_shape
 from parity.checkpoints.assumed import Given
 from parity.checkpoints.containers.tensors import open_tensors
 from parity.checkpoints.formats import google
-from parity.checkpoints.formats.translate import Theirs, pair_up
+from parity.checkpoints.formats.translate import Theirs, fill
 from parity.compare import not_identical
 from parity.configs import Config
 
@@ -85,7 +85,7 @@ def test_every_array_of_each_pattern_comes_back_exactly(pattern, tmp_path):
     prefix = found.source.get("prefix", "")
     named = {name.removeprefix(prefix): value for name, value in given.items()}
     names = google._names(named, tmp_path)
-    again = Theirs(pair_up(list(google._table(names)), found.config, source="test"), found.tensors)
+    again = Theirs(fill(list(google._table(names)), found.config, source="test"), found.tensors)
     assert not_identical(dict(again), named) == ()
     google.write(tmp_path / "written.npz", found.config, found.tensors)
     reread = open_checkpoint(tmp_path / "written.npz")

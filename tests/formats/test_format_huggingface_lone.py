@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from parity import configs
 from parity.checkpoints import CheckpointError, convert, open_checkpoint
 from parity.checkpoints.formats.huggingface import ARCHITECTURES
-from parity.checkpoints.formats.translate import pair_up, their_shapes
+from parity.checkpoints.formats.translate import fill, their_shapes
 from parity.checks.parameters import random_parameters
 from parity.compare import not_identical
 
@@ -46,14 +46,14 @@ def test_names_in_memory(name, tmp_path):
     kind = KINDS[name]
     data = settings(kind)
     config = kind.config(data)
-    disk, memory = (pair_up(table, config, source=name) for table in kind.spellings)
-    expected = random_parameters({pair.ours: pair.shape for pair in disk})
-    for directory, pairs in (("disk", disk), ("memory", memory)):
+    disk, memory = (fill(table, config, source=name) for table in kind.spellings)
+    expected = random_parameters({entry.ours: entry.shape for entry in disk})
+    for directory, filled in (("disk", disk), ("memory", memory)):
         theirs: dict[str, np.ndarray] = {}
-        for pair in pairs:
-            parts = np.split(expected[pair.ours], len(pair.theirs))
-            theirs |= {key: pair.to_theirs(part).copy() for key, part in zip(pair.theirs, parts, strict=True)}
-        assert {key: value.shape for key, value in theirs.items()} == their_shapes(pairs)
+        for entry in filled:
+            parts = np.split(expected[entry.ours], len(entry.theirs))
+            theirs |= {key: entry.to_theirs(part).copy() for key, part in zip(entry.theirs, parts, strict=True)}
+        assert {key: value.shape for key, value in theirs.items()} == their_shapes(filled)
         (tmp_path / directory).mkdir()
         (tmp_path / directory / CONFIG).write_text(json.dumps(data))
         save_file(theirs, tmp_path / directory / WEIGHTS)

@@ -9,7 +9,7 @@ import pytest
 
 from parity import configs
 from parity.checkpoints import CheckpointError, Tensors, parameter_shapes
-from parity.checkpoints.formats.translate import Entry, Ours, Theirs, pair_up
+from parity.checkpoints.formats.translate import Entry, Ours, Theirs, fill
 from parity.checks import random_parameters
 
 CONFIG = configs.get("vit_test", depth=2)
@@ -59,11 +59,11 @@ def ours() -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def counted(ours) -> Counted:
-    return Counted(dict(Theirs(pair_up(TABLE, CONFIG, source="a table"), ours)))
+    return Counted(dict(Theirs(fill(TABLE, CONFIG, source="a table"), ours)))
 
 
 def opened(tensors: Counted) -> Ours:
-    return Ours(pair_up(TABLE, CONFIG, source="a table"), tensors, source="a file")
+    return Ours(fill(TABLE, CONFIG, source="a table"), tensors, source="a file")
 
 
 def test_there_and_back_is_exact(ours, counted):
@@ -91,4 +91,4 @@ def test_a_table_without_a_place_for_a_tensor_is_refused():
     with pytest.raises(
         CheckpointError, match=r"^a table: no place for head.weight, head.bias \(2 tensors\) of this config"
     ):
-        pair_up(TABLE[:-1], CONFIG, source="a table")
+        fill(TABLE[:-1], CONFIG, source="a table")

@@ -31,7 +31,7 @@ from parity.checkpoints import parameter_shapes
 from parity.checkpoints.formats import huggingface
 from parity.checkpoints.formats.huggingface import ARCHITECTURES
 from parity.checkpoints.formats.huggingface.architecture import ACTIVATIONS
-from parity.checkpoints.formats.translate import pair_up, their_shapes
+from parity.checkpoints.formats.translate import fill, their_shapes
 from parity.checks.parameters import random_parameters
 from parity.compare import compare
 from parity.tolerances import FORWARD
@@ -310,7 +310,7 @@ def test_names_and_shapes_at_full_size(name):
     data = json.loads(peer.config.to_json_string(use_diff=False)) | {"architectures": [name]}
     architecture = huggingface.registry.architecture_of(data, found)
     config = architecture.config(data)
-    expected = their_shapes(pair_up(architecture.entries, config, source=name))
+    expected = their_shapes(fill(architecture.entries, config, source=name))
     expected |= {architecture.prefix + key: shape for key, (shape, _) in architecture.added(config).items()}
     found = {bare(key): shape for key, shape in found.items()}
     expected = {bare(key): shape for key, shape in expected.items()}

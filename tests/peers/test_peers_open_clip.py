@@ -20,7 +20,7 @@ from parity import checkpoints, configs
 from parity.checkpoints import CheckpointError, open_checkpoint, parameter_shapes
 from parity.checkpoints.formats.open_clip import DOCUMENT, NATIVE, WEIGHTS, _trunk_table
 from parity.checkpoints.formats.open_clip_config import _REFUSED, _WITHOUT_EFFECT, DEFAULTS, understood
-from parity.checkpoints.formats.translate import pair_up, their_shapes
+from parity.checkpoints.formats.translate import fill, their_shapes
 from parity.compare import not_identical
 from parity.tolerances import PEERS
 
@@ -155,7 +155,7 @@ def test_every_flat_vit_of_open_clip_has_its_names_and_shapes(name):
         peer = _build_vision_tower(model["embed_dim"], model["vision_cfg"], model.get("quick_gelu", False))
     shapes = {f"visual.{key}": tuple(value.shape) for key, value in peer.state_dict().items()}
     table = _trunk_table(config, shapes, architecture) if architecture else NATIVE
-    assert their_shapes(pair_up(table, config, source=name)) == shapes
+    assert their_shapes(fill(table, config, source=name)) == shapes
     assert sum(p.numel() for p in peer.parameters()) == sum(
         torch.Size(shape).numel() for shape in parameter_shapes(config).values()
     )

@@ -16,7 +16,7 @@ from parity import configs
 from parity.checkpoints import open_checkpoint
 from parity.checkpoints.assumed import Given
 from parity.checkpoints.formats import torchvision
-from parity.checkpoints.formats.translate import pair_up, their_shapes
+from parity.checkpoints.formats.translate import fill, their_shapes
 from parity.compare import not_identical
 from parity.configs import get
 from parity.tolerances import PEERS
@@ -77,7 +77,7 @@ def test_names_shapes_and_heads_of_the_published_models(name):
         peer = get_model(name)
     shapes = {key: tuple(value.shape) for key, value in peer.state_dict().items()}
     config = torchvision._config(shapes, {}, Given(), Path(name))
-    assert their_shapes(pair_up(torchvision.table(), config, source=name)) == shapes
+    assert their_shapes(fill(torchvision.table(), config, source=name)) == shapes
     assert config.num_heads == peer.encoder.layers[0].num_heads
     assert (config.image_size, config.depth) == ((peer.image_size,) * 2, len(peer.encoder.layers))
     assert config.norm_eps == peer.encoder.ln.eps

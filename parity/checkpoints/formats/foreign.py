@@ -16,7 +16,7 @@ from ..containers.document import read_json
 from ..shapes import Shape
 from .numerics import FIELDS
 from .settled import fits
-from .translate import Ours, Pair, Unused
+from .translate import FilledEntry, Ours, Unused
 from .weights import Weights
 
 # What a file of tensors alone can't say and what changes no output at the size that the file is for.
@@ -35,7 +35,7 @@ def checkpoint_of(
     weights: Weights,
     given: Given,
     config: VitConfig,
-    pairs: Sequence[Pair],
+    filled: Sequence[FilledEntry],
     *,
     path: Path,
     unused: Sequence[Unused] = (),
@@ -49,7 +49,7 @@ def checkpoint_of(
         weights: Theirs.
         given: What the user said, and what was assumed.
         config: Of the model.
-        pairs: Where each tensor is kept.
+        filled: Where each tensor is kept.
         path: What was opened.
         unused: What else may be there.
         ignored: Why parts of the file are left out besides.
@@ -60,7 +60,7 @@ def checkpoint_of(
         CheckpointError: Missing, unexpected or misshapen tensors.
     """
     named: dict[str, Any] = dict(source=str(path), called=weights.called, unread=weights.unread)
-    ours = Ours(pairs, weights.tensors, unused=unused, **named)
+    ours = Ours(filled, weights.tensors, unused=unused, **named)
     source: dict[str, Any] = {"format": format, "path": str(path)}
     if weights.prefix:
         source["prefix"] = weights.prefix

@@ -23,7 +23,7 @@ from zipfile import ZipFile, is_zipfile
 import numpy as np
 
 from ... import outputs
-from ...configs import Preprocessing, VitConfig
+from ...configs import Config, Preprocessing, VitConfig
 from ...configs.preprocessing import HALF
 from ..accounting import CheckpointError
 from ..assumed import Given, say
@@ -35,7 +35,7 @@ from ..shapes import Shape
 from .foreign import checkpoint_of, depth_of, hold_against, make, shape_of
 from .opened import Opened
 from .settled import grid_of, heads_of, images_of, is_square
-from .translate import Entry, Theirs, Unused, pair_up
+from .translate import Entry, Theirs, Unused, fill
 
 SUFFIX = ".npz"
 # Of the archive: that the file isn't its owner's original. NumPy doesn't look at it.
@@ -100,8 +100,8 @@ def read(opened: Opened, given: Given) -> Checkpoint:
     config = _config(shapes_of(tensors), names, given, path, two_towers=weights.prefix.endswith(("img/", "img.")))
     weights = replace(weights, tensors=tensors)
     table = list(_table(names))
-    pairs = pair_up(table, config, source=str(path))
-    return checkpoint_of(weights, given, config, pairs, path=path, unused=UNUSED, ignored=ignored, format="google")
+    filled = fill(table, config, source=str(path))
+    return checkpoint_of(weights, given, config, filled, path=path, unused=UNUSED, ignored=ignored, format="google")
 
 
 def _has_row_of_class(count: int, shapes: Mapping[str, Shape], given: Given, path: Path) -> bool:
@@ -154,7 +154,7 @@ def write(
     """
     path = Path(path)
     TARGET.check(path)
-    theirs = Theirs(pair_up(list(_table(Names())), config, source=str(path)), tensors)
+    theirs = Theirs(fill(list(_table(Names())), config, source=str(path)), tensors)
     shapes = theirs.shapes()
     hold_against(config, lambda: _config(shapes, Names(), Given(config), path), path=path, format="Google")
     _write_npz(path, theirs)
@@ -327,4 +327,6 @@ def _is_ours(path: Path) -> bool:
         return archive.comment == _COMMENT
 
 
+# The families that have names here.
+HOLDS: tuple[type[Config], ...] = (VitConfig,)
 TARGET = File(suffix=SUFFIX, is_ours=_is_ours)

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from ...configs import Preprocessing, VitConfig, replace
+from ...configs import Config, Preprocessing, VitConfig, replace
 from ...configs.preprocessing import HALF, IMAGENET_MEAN, IMAGENET_STD
 from ...configs.registry import build, jsonable
 from ..accounting import CheckpointError
@@ -36,10 +36,12 @@ from .meta_names import PERIODS, Names, canonical, names_of_config, names_of_fil
 from .meta_periods import FIELDS, check_periods, periods_of, rope_of
 from .opened import Opened
 from .stems import KERNEL
-from .translate import Pair, Theirs, pair_up
+from .translate import FilledEntry, Theirs, fill
 
 DOCUMENT = "meta.json"
 _POOLING = ("global_pool", "pool_include_prefix")
+# The families that have names here.
+HOLDS: tuple[type[Config], ...] = (VitConfig,)
 TARGET = Directory(documents=(DOCUMENT,), is_ours=lambda path: find_json(path / DOCUMENT).get("format") == "meta")
 
 
@@ -60,8 +62,8 @@ def read(opened: Opened, given: Given) -> Checkpoint:
     check_periods(weights.tensors, config.rope, config.head_dim, path=path)
     _check_masks(weights.tensors, config, path)
     entries = table(config, names)
-    pairs = pair_up(entries, config, source=str(path))
-    return checkpoint_of(weights, given, config, pairs, path=path, unused=names.unused, format="meta")
+    filled = fill(entries, config, source=str(path))
+    return checkpoint_of(weights, given, config, filled, path=path, unused=names.unused, format="meta")
 
 
 def write(
@@ -94,7 +96,7 @@ def write(
         raise CheckpointError(f"{path}: the Meta format can't express this config: {error}") from None
     if names.kind == "dinov2" and config.pos_embed_prefix == "none":
         config, tensors = _with_position_of_class(config, tensors)
-    pairs = pair_up(table(config, names), config, source=str(path))
+    filled = fill(table(config, names), config, source=str(path))
     added: dict[str, np.ndarray] = {}
     if names.kind in ("dinov2", "dinov3") and not config.mask_token:
         added["mask_token"] = np.zeros((1, config.embed_dim), np.float32)
@@ -103,11 +105,11 @@ def write(
     if names.masked:
         dtype = dtypes_of(tensors)["blocks.0.attn.q_bias"]
         zeros = {f"blocks.{i}.attn.k_bias": np.zeros(config.embed_dim, dtype) for i in range(config.depth)}
-        pairs = [*pairs, *(_key_bias(ours, config) for ours in zeros)]
+        filled = [*filled, *(_key_bias(ours, config) for ours in zeros)]
         tensors = Overlay(tensors, dict(zeros))
         mask = np.repeat(np.asarray([1, 0, 1], dtype), config.embed_dim)
         added |= {f"blocks.{i}.attn.qkv.bias_mask": mask for i in range(config.depth)}
-    theirs = Theirs(pairs, tensors, added=added)
+    theirs = Theirs(filled, tensors, added=added)
     document: dict[str, Any] = {
         "format": "meta",
         "kind": names.kind,
@@ -210,10 +212,10 @@ USUAL = {
 }
 
 
-def _key_bias(ours: str, config: VitConfig) -> Pair:
+def _key_bias(ours: str, config: VitConfig) -> FilledEntry:
     """Where the bias of the key is that a mask leaves out: a third of the bias of all."""
     theirs = ours.replace("k_bias", "qkv.bias")
-    return Pair(ours, (config.embed_dim,), (theirs,), "", (), None, (1, 2, 3))
+    return FilledEntry(ours, (config.embed_dim,), (theirs,), "", (), None, (1, 2, 3))
 
 
 def _check_masks(tensors: Mapping[str, np.ndarray], config: VitConfig, path: Path) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ... import configs
-from ...configs import VitConfig, name_of
+from ...configs import Config, VitConfig, name_of
 from ..accounting import CheckpointError
 from ..assumed import Given, say
 from ..checkpoint import Checkpoint
@@ -33,7 +33,7 @@ from .open_clip_tensors import SCALARS, is_openai, own_config, trunk_config
 from .opened import Opened
 from .settled import images_of
 from .timm import our_name, their_name
-from .translate import Entry, Theirs, Unused, pair_up
+from .translate import Entry, Theirs, Unused, fill
 from .weights import Weights
 
 __all__ = ["DOCUMENT", "NATIVE", "TARGET", "UNUSED", "WEIGHTS", "is_open_clip", "read", "write"]
@@ -88,6 +88,8 @@ NATIVE = (
 )
 
 
+# The families that have names here.
+HOLDS: tuple[type[Config], ...] = (VitConfig,)
 TARGET = Directory(documents=(DOCUMENT,), is_ours=lambda path: is_by_us(path / DOCUMENT), weights=WEIGHTS)
 
 
@@ -119,8 +121,8 @@ def read(opened: Opened, given: Given) -> Checkpoint:
         if is_openai(weights):
             _hold_against_model(config, given, path, "file")
     table = _trunk_table(config, weights.shapes, name or "") if is_trunk or name else NATIVE
-    pairs = pair_up(table, config, source=str(path))
-    found = checkpoint_of(weights, given, config, pairs, path=path, unused=UNUSED, name=name, format="open_clip")
+    filled = fill(table, config, source=str(path))
+    found = checkpoint_of(weights, given, config, filled, path=path, unused=UNUSED, name=name, format="open_clip")
     return found if document is None else replace(found, source={**found.source, "document": str(document.file)})
 
 
@@ -153,8 +155,8 @@ def write(
         raise CheckpointError(f"{path}: neither open_clip nor timm has an architecture for this config")
     document = trunk_document(config, name) if name else native_document(config)
     hold_against(config, lambda: understood(document)[0], path=path, format="open_clip")
-    pairs = pair_up(_trunk_table(config, {}, name) if name else NATIVE, config, source=str(path))
-    write_directory(path, TARGET, Theirs(pairs, tensors), {DOCUMENT: document | WRITTEN_BY})
+    filled = fill(_trunk_table(config, {}, name) if name else NATIVE, config, source=str(path))
+    write_directory(path, TARGET, Theirs(filled, tensors), {DOCUMENT: document | WRITTEN_BY})
 
 
 def _understood(document: Document) -> tuple[VitConfig, str | None]:

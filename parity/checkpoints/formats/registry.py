@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from ...configs import Config, close_match
+from ...configs import Config, close_match, family
 from ..accounting import CheckpointError, account, cut, expect_floats
 from ..adapt import adapt
 from ..assumed import Given, warn_of, with_fields
@@ -220,8 +220,9 @@ def _with_rest(checkpoint: Checkpoint, given: Given) -> Checkpoint:
         CheckpointError: Fields that ask for other tensors, or a named model of another width.
     """
     config, like, rest = checkpoint.config, given.like, given.rest()
-    if like is not None and like.embed_dim != config.embed_dim and not {"embed_dim", "num_heads"} & given.fields.keys():
-        got = f"named model: {like.embed_dim}, file: {config.embed_dim}"
+    named, found = (getattr(each, "embed_dim", None) for each in (like, config))
+    if like is not None and named != found and not {"embed_dim", "num_heads"} & given.fields.keys():
+        got = f"named model: {named}, file: {found}"
         raise CheckpointError(f"{checkpoint.path}: embed_dim: {got}; leave the name out, or name another model")
     # What a native file kept as assumed wasn't held against the named model yet.
     left = [item.beside(rest, None if item in given.assumed else like) for item in checkpoint.assumed]
@@ -300,6 +301,7 @@ def convert(
     else:
         said: dict[str, Any] = dict(model=model, format=format, numerics=numerics, prefix=prefix, ignore=ignore)
         source = open_checkpoint(src, target_size=image_size, **said, **fields)
+    _check_holds(source.config, to)
     account(parameter_shapes(source.config), shapes_of(source.tensors), source=str(source.path))
     expect_floats(dtypes_of(source.tensors), source=str(source.path))
     config, tensors = adapt(
@@ -310,6 +312,14 @@ def convert(
         origin["assumed"] = [assumption.to_json() for assumption in source.assumed]
     FORMATS[to].write(dst, config, tensors, name=source.name, source=origin)
     return source
+
+
+def _check_holds(config: Config, to: str) -> None:
+    """Raises ValueError where a format has no names for the tensors of a config's family."""
+    if not isinstance(config, FORMATS[to].HOLDS):
+        can = [name for name, format in FORMATS.items() if isinstance(config, format.HOLDS)]
+        which = f"which has no models of family {family(config)!r}"
+        raise ValueError(f"to: got {to!r}, {which}; expected {' or '.join(can)}")
 
 
 def _listed(formats: dict) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ...configs import VitConfig, close_match
+from ...configs import Config, VitConfig, close_match
 from ...configs.eva import EVA_AND_BEIT
 from ..accounting import CheckpointError
 from ..assumed import Given, say, with_fields
@@ -29,7 +29,7 @@ from .meta_names import MASK_TOKEN
 from .native import CONFIG
 from .opened import Opened
 from .timm_arguments import POOLS, architectures, config_of, expressed
-from .translate import Pair, Theirs, Unused
+from .translate import FilledEntry, Theirs, Unused
 from .weights import Weights
 
 UNUSED = (
@@ -59,6 +59,8 @@ def is_timm(path: Path) -> bool:
     return "architecture" in data and "format" not in data
 
 
+# The families that have names here.
+HOLDS: tuple[type[Config], ...] = (VitConfig,)
 TARGET = Directory(documents=(CONFIG,), is_ours=lambda path: is_timm(path) and is_by_us(path / CONFIG))
 
 
@@ -82,11 +84,11 @@ def read(opened: Opened, given: Given) -> Checkpoint:
     if config is None:
         config = infer(shapes, given, path=path, known=_known(weights, opened.tensors()))
     default = functools.partial(their_name, architecture=name or "")
-    pairs = [
-        Pair(ours, shape, (theirs.get(ours, default(ours)),), "", (), None)
+    filled = [
+        FilledEntry(ours, shape, (theirs.get(ours, default(ours)),), "", (), None)
         for ours, shape in parameter_shapes(config).items()
     ]
-    return checkpoint_of(weights, given, config, pairs, path=path, unused=UNUSED, name=name, format="timm")
+    return checkpoint_of(weights, given, config, filled, path=path, unused=UNUSED, name=name, format="timm")
 
 
 def _of_document(file: Path, shapes: Mapping[str, Shape], given: Given) -> tuple[VitConfig | None, str | None]:
@@ -159,7 +161,7 @@ def write(path: str | Path, config: VitConfig, tensors: Mapping[str, np.ndarray]
     added = {}
     if config.num_classes and not config.head_bias:  # timm's heads have one
         added["head.bias"] = np.zeros(config.num_classes, np.float32)
-    theirs = Theirs(_pairs(config, architecture), tensors, added=added)
+    theirs = Theirs(_filled(config, architecture), tensors, added=added)
     write_directory(path, TARGET, theirs, {CONFIG: data | WRITTEN_BY})
 
 
@@ -187,8 +189,8 @@ def _is_unused(name: str) -> bool:
     return any(re.fullmatch(rule.theirs, name) for rule in UNUSED)
 
 
-def _pairs(config: VitConfig, architecture: str) -> list[Pair]:
+def _filled(config: VitConfig, architecture: str) -> list[FilledEntry]:
     return [
-        Pair(name, shape, (their_name(name, architecture),), "", (), None)
+        FilledEntry(name, shape, (their_name(name, architecture),), "", (), None)
         for name, shape in parameter_shapes(config).items()
     ]

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ...configs import Preprocessing, VitConfig
+from ...configs import Config, Preprocessing, VitConfig
 from ...configs.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from ...configs.registry import build, jsonable
 from ..accounting import CheckpointError
@@ -31,9 +31,11 @@ from .foreign import checkpoint_of, depth_of, hold_against, make, read_document,
 from .opened import Opened
 from .settled import grid_of, heads_of, images_of
 from .stems import embedding_of
-from .translate import Entry, Theirs, canonical_shapes, pair_up
+from .translate import Entry, Theirs, canonical_shapes, fill
 
 DOCUMENT = "torchvision.json"
+# The families that have names here.
+HOLDS: tuple[type[Config], ...] = (VitConfig,)
 TARGET = Directory(
     documents=(DOCUMENT,), is_ours=lambda path: find_json(path / DOCUMENT).get("format") == "torchvision"
 )
@@ -84,8 +86,8 @@ def read(opened: Opened, given: Given) -> Checkpoint:
     document = read_document(path, DOCUMENT, "arguments")
     config = _config(weights.shapes, document, given, path)
     names = table(old_names=_has_old_names(weights.shapes), stem_convs=len(config.stem_convs))
-    pairs = pair_up(names, config, source=str(path))
-    return checkpoint_of(weights, given, config, pairs, path=path, format="torchvision")
+    filled = fill(names, config, source=str(path))
+    return checkpoint_of(weights, given, config, filled, path=path, format="torchvision")
 
 
 def write(
@@ -115,7 +117,7 @@ def write(
     if not config.num_classes:
         raise CheckpointError(f"{path}: num_classes: got 0, and torchvision's ViT always has a head; say --num-classes")
     convs = config.stem_convs
-    theirs = Theirs(pair_up(table(stem_convs=len(convs)), config, source=str(path)), tensors)
+    theirs = Theirs(fill(table(stem_convs=len(convs)), config, source=str(path)), tensors)
     arguments: dict[str, Any] = {
         "image_size": config.image_size[0],
         "patch_size": config.patch_size[0],

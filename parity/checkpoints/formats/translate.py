@@ -5,11 +5,11 @@ config has and finds where it is kept; writing asks for each tensor that the oth
 made of. So a table can't skip a tensor: what it doesn't name is an error, with everything that is wrong in one report.
 
 An example: queries, keys and values of a block are one tensor here, and three with other axes in Google's files. The
-line of the table is an `Entry`; for block 3 of a model 64 wide with 2 heads it makes a `Pair`:
+line of the table is an `Entry`; filled for block 3 of a model 64 wide with 2 heads it is a `FilledEntry`:
 
     Entry("blocks.{i}.attn.qkv.weight", ("b_{i}/query/kernel", "b_{i}/key/kernel", "b_{i}/value/kernel"),
           "d nh hd -> (nh hd) d")
-    Pair("blocks.3.attn.qkv.weight", (192, 64), ("b_3/query/kernel", "b_3/key/kernel", "b_3/value/kernel"), ...)
+    FilledEntry("blocks.3.attn.qkv.weight", (192, 64), ("b_3/query/kernel", "b_3/key/kernel", "b_3/value/kernel"), ...)
 
 `Ours` is a file of theirs by our names: asked for `blocks.3.attn.qkv.weight` it reads three tensors (64, 2, 32), brings
 each to (64, 64) and puts them one below another. `Theirs` is a model of ours by their names: asked for `b_3/key/kernel`
@@ -71,16 +71,16 @@ class Unused:
 
 
 @dataclass(frozen=True)
-class Pair:
-    """One canonical tensor and where its values are.
+class FilledEntry:
+    """An `Entry` filled for one tensor of a model: where its values are.
 
     Attributes:
-        ours: Canonical name.
-        shape: Canonical shape.
-        theirs: Names there, in the order of concatenation.
+        ours: The canonical name.
+        shape: The canonical shape.
+        theirs: The names there, in the order of concatenation.
         layout: As in `Entry`.
-        sizes: Of the axes in `layout` that a merged axis hides.
-        index: Place in their stacked tensor; None where it isn't stacked.
+        sizes: Sizes of the axes in `layout` that a merged axis hides.
+        index: The place in their stacked tensor; None where it isn't stacked.
         part: As in `Entry`.
     """
 
@@ -141,14 +141,14 @@ class Pair:
         return {axis: size for axis, size in self.sizes if axis in hidden}
 
 
-def pair_up(
+def fill(
     table: Sequence[Entry], config: VitConfig, *, last_names: Mapping[str, str] | None = None, source: str
-) -> list[Pair]:
-    """Where each tensor of a config's model is kept.
+) -> list[FilledEntry]:
+    """Fills a table for a model: where each tensor of it is kept.
 
     Args:
         table: The entries; the first that fits counts.
-        config: Of the model.
+        config: The config of the model.
         last_names: What the last part of a name is called there, such as `kernel` for `weight`.
         source: What to call the format or the file in an error.
 
@@ -162,7 +162,7 @@ def pair_up(
         ("pw", config.patch_size[1]),
     )
     patterns = [(_pattern(entry.ours), entry) for entry in table]
-    pairs, homeless = [], []
+    filled, homeless = [], []
     for name, shape in parameter_shapes(config).items():
         fits = next(((match, entry) for pattern, entry in patterns if (match := pattern.fullmatch(name))), None)
         if fits is None:
@@ -176,24 +176,26 @@ def pair_up(
         names = tuple(their.format(**numbers) + last for their in theirs)
         # A pattern for a kernel says nothing of the bias beside it.
         layout = entry.layout if entry.layout and len(_axes(entry.layout.split("->")[1])) == len(shape) else ""
-        pairs.append(Pair(name, shape, names, layout, sizes, numbers["i"] if entry.stacked else None, entry.part))
+        filled.append(
+            FilledEntry(name, shape, names, layout, sizes, numbers["i"] if entry.stacked else None, entry.part)
+        )
     if homeless:
         raise CheckpointError(
             f"{source}: no place for {', '.join(homeless[:8])} ({len(homeless)} tensors) of this config"
         )
-    return pairs
+    return filled
 
 
-def their_shapes(pairs: Sequence[Pair]) -> dict[str, Shape]:
+def their_shapes(filled: Sequence[FilledEntry]) -> dict[str, Shape]:
     """Shape of each tensor there, by the name there."""
-    depth = {name: 0 for pair in pairs for name in pair.theirs}
-    for pair in pairs:
-        for name in pair.theirs:
-            depth[name] = max(depth[name], 0 if pair.index is None else pair.index + 1)
+    depth = {name: 0 for entry in filled for name in entry.theirs}
+    for entry in filled:
+        for name in entry.theirs:
+            depth[name] = max(depth[name], 0 if entry.index is None else entry.index + 1)
     return {
-        name: (depth[name], *pair.their_shape) if depth[name] else pair.their_shape
-        for pair in pairs
-        for name in pair.theirs
+        name: (depth[name], *entry.their_shape) if depth[name] else entry.their_shape
+        for entry in filled
+        for name in entry.theirs
     }
 
 
@@ -224,7 +226,7 @@ class Ours(Tensors):
     """Their tensors by canonical name, in canonical layout; each is made when it is asked for.
 
     Args:
-        pairs: Where each is kept.
+        filled: Where each is kept, from `fill`.
         tensors: Theirs, which may be lazy.
         unused: What may be there besides.
         source: What to call them in an error.
@@ -237,7 +239,7 @@ class Ours(Tensors):
 
     def __init__(
         self,
-        pairs: Sequence[Pair],
+        filled: Sequence[FilledEntry],
         tensors: Mapping[str, np.ndarray],
         *,
         unused: Sequence[Unused] = (),
@@ -246,7 +248,7 @@ class Ours(Tensors):
         unread: Mapping[str, str] | None = None,
     ):
         found = shapes_of(tensors)
-        expected = their_shapes(pairs)
+        expected = their_shapes(filled)
         left_out = {
             name: rule.reason
             for name in found
@@ -259,68 +261,68 @@ class Ours(Tensors):
         account(expected, found, source=source, called=called, unread=unread, advice=advice)
         self.ignored = {called(name): reason for name, reason in left_out.items()}
         self.path = getattr(tensors, "path", Path(source))
-        self._pairs = {pair.ours: pair for pair in pairs}
+        self._filled = {entry.ours: entry for entry in filled}
         self._tensors = tensors
 
     def __getitem__(self, name: str) -> np.ndarray:
         """Reads what one tensor is made of."""
-        pair = self._pairs[name]
-        parts = [pair.to_ours(_read(self._tensors, their, pair.place)) for their in pair.theirs]
+        entry = self._filled[name]
+        parts = [entry.to_ours(_read(self._tensors, their, entry.place)) for their in entry.theirs]
         return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
     def slice(self, name: str, index: Index) -> np.ndarray:
         """Reads a part of one tensor: nothing else where their layout is ours, or else what the whole is made of."""
-        pair = self._pairs[name]
-        if pair.layout or pair.place is not None or not index:
+        entry = self._filled[name]
+        if entry.layout or entry.place is not None or not index:
             return super().slice(name, index)
-        rows = pair.part_shape[0]
-        start, stop, _ = index[0].indices(pair.shape[0])
+        rows = entry.part_shape[0]
+        start, stop, _ = index[0].indices(entry.shape[0])
         parts = [
             slice_of(self._tensors, their, (slice(max(start - first, 0), min(stop - first, rows)), *index[1:]))
-            for first, their in zip(range(0, pair.shape[0], rows), pair.theirs, strict=True)
+            for first, their in zip(range(0, entry.shape[0], rows), entry.theirs, strict=True)
             if start < first + rows and stop > first
         ]
         return np.concatenate(parts) if parts else super().slice(name, index)
 
     def __iter__(self) -> Iterator[str]:
         """Canonical names."""
-        return iter(self._pairs)
+        return iter(self._filled)
 
     def __len__(self) -> int:
         """Number of tensors."""
-        return len(self._pairs)
+        return len(self._filled)
 
     def shapes(self) -> dict[str, Shape]:
         """Shape of each tensor; reads none."""
-        return {name: pair.shape for name, pair in self._pairs.items()}
+        return {name: entry.shape for name, entry in self._filled.items()}
 
     def dtypes(self) -> dict[str, np.dtype]:
         """Type of each tensor; reads none where the file says it."""
         theirs = dtypes_of(self._tensors)
-        return {name: theirs[pair.theirs[0]] for name, pair in self._pairs.items()}
+        return {name: theirs[entry.theirs[0]] for name, entry in self._filled.items()}
 
 
 class Theirs(Tensors):
     """Canonical tensors by another project's names, in its layout; each is made when it is asked for.
 
     Args:
-        pairs: Where each is to be kept.
+        filled: Where each is to be kept, from `fill`.
         tensors: Canonical, which may be lazy.
         added: Tensors that their models have besides, by their name.
     """
 
     def __init__(
         self,
-        pairs: Sequence[Pair],
+        filled: Sequence[FilledEntry],
         tensors: Mapping[str, np.ndarray],
         *,
         added: Mapping[str, np.ndarray] | None = None,
     ):
-        self._shapes = their_shapes(pairs)
-        self._made_of: dict[str, list[tuple[Pair, int]]] = {name: [] for name in self._shapes}
-        for pair in pairs:
-            for number, name in enumerate(pair.theirs):
-                self._made_of[name].append((pair, number))
+        self._shapes = their_shapes(filled)
+        self._made_of: dict[str, list[tuple[FilledEntry, int]]] = {name: [] for name in self._shapes}
+        for entry in filled:
+            for number, name in enumerate(entry.theirs):
+                self._made_of[name].append((entry, number))
         self.path = getattr(tensors, "path", Path())
         self._tensors = tensors
         self._added = dict(added or {})
@@ -330,7 +332,7 @@ class Theirs(Tensors):
         if name in self._added:
             return self._added[name]
         made_of = sorted(self._made_of[name], key=_order)
-        made = [self._part(pair, number) for pair, number in made_of]
+        made = [self._part(entry, number) for entry, number in made_of]
         if made_of[0][0].index is not None:
             return np.stack(made)
         return made[0] if len(made) == 1 else np.concatenate(made)
@@ -353,12 +355,12 @@ class Theirs(Tensors):
         dtypes = {name: ours[made[0][0].ours] for name, made in self._made_of.items()}
         return dtypes | {name: value.dtype for name, value in self._added.items()}
 
-    def _part(self, pair: Pair, number: int) -> np.ndarray:
-        if len(pair.theirs) == 1:
-            return pair.to_theirs(np.asarray(self._tensors[pair.ours]))
-        rows = pair.part_shape[0]
-        part = _read(self._tensors, pair.ours, slice(number * rows, (number + 1) * rows))
-        return np.ascontiguousarray(pair.to_theirs(part))
+    def _part(self, entry: FilledEntry, number: int) -> np.ndarray:
+        if len(entry.theirs) == 1:
+            return entry.to_theirs(np.asarray(self._tensors[entry.ours]))
+        rows = entry.part_shape[0]
+        part = _read(self._tensors, entry.ours, slice(number * rows, (number + 1) * rows))
+        return np.ascontiguousarray(entry.to_theirs(part))
 
 
 def _read(tensors: Mapping[str, np.ndarray], name: str, place: int | slice | None) -> np.ndarray:
@@ -370,9 +372,9 @@ def _read(tensors: Mapping[str, np.ndarray], name: str, place: int | slice | Non
     return slice_of(tensors, name, (place,))
 
 
-def _order(made: tuple[Pair, int]) -> int:
-    pair, _ = made
-    return pair.index or 0 if pair.part is None else pair.part[0]
+def _order(made: tuple[FilledEntry, int]) -> int:
+    entry, _ = made
+    return entry.index or 0 if entry.part is None else entry.part[0]
 
 
 def _laid_out(shape: Shape, layout: str) -> Shape:

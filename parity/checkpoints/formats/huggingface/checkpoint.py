@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ....configs import Preprocessing, VitConfig, replace
+from ....configs import Config, Preprocessing, VitConfig, replace
 from ....configs.sincos import sincos2d
 from ...accounting import CheckpointError
 from ...assumed import Given
@@ -22,7 +22,7 @@ from ..foreign import checkpoint_of
 from ..native import CONFIG
 from ..opened import Opened
 from ..settled import fits, images_of
-from ..translate import Pair, Theirs, Unused, pair_up
+from ..translate import FilledEntry, Theirs, Unused, fill
 from ..weights import choose as choose_weights
 from .architecture import Architecture, Json, default_labels, labels_of
 from .flax import as_torch
@@ -42,6 +42,8 @@ def is_huggingface(path: Path) -> bool:
     return "model_type" in data and "format" not in data
 
 
+# The families that have names here.
+HOLDS: tuple[type[Config], ...] = (VitConfig,)
 TARGET = Directory(
     documents=(CONFIG, PREPROCESSOR), is_ours=lambda path: is_huggingface(path) and is_by_us(path / CONFIG)
 )
@@ -91,7 +93,7 @@ def read(opened: Opened, given: Given) -> Checkpoint:
         weights,
         given,
         config,
-        _pairs(architecture, config, weights.tensors, source=str(path)),
+        _filled(architecture, config, weights.tensors, source=str(path)),
         path=path,
         unused=_unused(architecture),
         name=fits(given.name, config),
@@ -140,7 +142,7 @@ def write(
         architecture.prefix + name: np.full(shape, value, dtype)
         for name, (shape, value) in architecture.added(config).items()
     }
-    theirs = Theirs(pair_up(architecture.entries, config, source=str(path)), tensors, added=added)
+    theirs = Theirs(fill(architecture.entries, config, source=str(path)), tensors, added=added)
     images = _checked(path, lambda: _processor_data(config, architecture, source))
     write_directory(path, TARGET, theirs, {CONFIG: data | WRITTEN_BY, PREPROCESSOR: images})
 
@@ -173,22 +175,22 @@ def _without_zero_bias(
     return replace(config, head_bias=False), Overlay(tensors, {"head.bias": None})
 
 
-def _pairs(architecture: Architecture, config: VitConfig, names: Collection[str], *, source: str) -> list[Pair]:
+def _filled(architecture: Architecture, config: VitConfig, names: Collection[str], *, source: str) -> list[FilledEntry]:
     """Where each tensor is, by the spelling of which the file has most."""
     spelled = [
-        _as_in_file(pair_up(table, config, source=source), architecture.base, names) for table in architecture.spellings
+        _as_in_file(fill(table, config, source=source), architecture.base, names) for table in architecture.spellings
     ]
-    return min(spelled, key=lambda pairs: sum(name not in names for pair in pairs for name in pair.theirs))
+    return min(spelled, key=lambda filled: sum(name not in names for entry in filled for name in entry.theirs))
 
 
-def _as_in_file(pairs: Sequence[Pair], base: str, names: Collection[str]) -> list[Pair]:
+def _as_in_file(filled: Sequence[FilledEntry], base: str, names: Collection[str]) -> list[FilledEntry]:
     """Pairs by the names that the file has: with and without the encoder's prefix, which classes add and leave out."""
 
     def found(name: str) -> str:
         bare = name.removeprefix(base)
         return next((other for other in (name, bare, base + bare) if other in names), name)
 
-    return [replace(pair, theirs=tuple(found(name) for name in pair.theirs)) for pair in pairs]
+    return [replace(entry, theirs=tuple(found(name) for name in entry.theirs)) for entry in filled]
 
 
 def _unused(architecture: Architecture) -> list[Unused]:
