@@ -76,7 +76,7 @@ def measure_divergence(
     """Makes six runs side by side from the same parameters on the same batches: each framework, plain and permuted.
 
     Args:
-        recipe: Of the runs. Without dropout, drop path and mixing, which tie random numbers to rows.
+        recipe: The recipe of the runs, without dropout, drop path and mixing, which tie random numbers to rows.
         every: How many steps there are between two measurements of the parameters.
         plant: Changes all of PyTorch's runs before they start, to see what it does to the comparison.
         on_step: Called with the number of each step, from 1.
@@ -168,7 +168,7 @@ def ratios(found: Mapping[str, Divergence], *, first: int = 10) -> dict[str, flo
     """How many times farther apart the frameworks are than one and itself, permuted: the farthest of the four.
 
     Args:
-        found: By `measure_divergence`.
+        found: What `measure_divergence` returned.
         first: The step from which on parameters count. Before it a parameter without a gradient, such as the bias of
             the keys, moves by the sign of rounding errors, and each framework has its own.
 

@@ -27,7 +27,7 @@ class Plant:
     """An error.
 
     Attributes:
-        description: In a few words.
+        description: What it is, in a few words.
         place: The first block, or other place of the forward check, whose output it changes.
         at: The first intermediate that it changes.
         cause: The hypothesis of `parity.diagnosis.hypotheses` that says what it is.

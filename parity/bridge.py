@@ -58,7 +58,7 @@ def convert_training(src: str | Path, dst: str | Path, *, to: Framework, step: i
 
     Raises:
         ValueError: An unknown framework.
-        CheckpointError: As `read_training` and `write_training`, or the run is one of that framework already.
+        CheckpointError: What `read_training` and `write_training` raise, or the run is one of that framework already.
     """
     src = Path(src)
     _check_new(dst)

@@ -20,7 +20,7 @@ class Difference:
     """How far two arrays of one name are apart.
 
     Attributes:
-        name: Of the arrays.
+        name: The name of the arrays.
         left_shape: Shape of the array on the left.
         right_shape: Shape of the array on the right; the other fields are infinite if it is another.
         relative_l2: ||left - right|| / ||right||, infinite if a value on either side isn't finite.
@@ -53,7 +53,7 @@ class Comparison:
     """Two trees held against each other.
 
     Attributes:
-        differences: Of the names on both sides, in the order of the left tree.
+        differences: The differences of the names on both sides, in the order of the left tree.
         only_left: Names that the right tree lacks.
         only_right: Names that the left tree lacks.
     """
@@ -106,7 +106,7 @@ def difference(name: str, left: np.ndarray, right: np.ndarray, *, scale: float =
     """Compares two arrays of any type of number; both are taken to float64 first.
 
     Args:
-        name: Of the arrays.
+        name: The name of the arrays.
         left: Any.
         right: Any; the relative difference is relative to its norm,
         scale: or to this, if that is more.
@@ -140,8 +140,8 @@ def compare(
     """Compares two trees name by name.
 
     Args:
-        left: By name.
-        right: By name; relative differences are relative to it,
+        left: The left ones by name.
+        right: The right ones by name; relative differences are relative to these,
         scales: or to these, where they are more, such as `layer_scales(right)`.
     """
     scales = scales or {}

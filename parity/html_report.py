@@ -76,7 +76,7 @@ class Report:
         """Writes `report.md`, `report.html` and the pictures; returns the path of the HTML file.
 
         Raises:
-            ValueError: As `check_place`.
+            ValueError: The same as from `check_place`.
         """
         from markdown_it import MarkdownIt
 

@@ -122,7 +122,7 @@ def whole_directory(path: str | Path, *, replaced: Collection[str] = ()) -> Iter
 
     Raises:
         ValueError: The place can't be replaced (`check_replaceable`).
-        OSError: Of the disk.
+        OSError: The disk refuses.
     """
     target = resolved(path)
     scratch = _scratch(target)
@@ -160,7 +160,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
     Raises:
         ValueError: A directory is there.
-        OSError: Of the disk.
+        OSError: The disk refuses.
     """
     check_file(path)
     target = resolved(path)
@@ -188,7 +188,7 @@ def write_text(path: str | Path, text: str) -> None:
 
     Raises:
         ValueError: A directory is there.
-        OSError: Of the disk.
+        OSError: The disk refuses.
     """
     if _is_device(path):
         Path(path).write_text(text, encoding="utf-8")

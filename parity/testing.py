@@ -28,13 +28,13 @@ def assert_same_model(
     Args:
         a: A Flax NNX or PyTorch model of any kind, a function of images, or what `vit-parity diff` takes: a registered
             name, a checkpoint's path, `module:attribute`.
-        b: Likewise.
+        b: The other one, likewise.
         images: (b, h, w, c) as the models expect them; PyTorch models get (b, c, h, w). Random ones by default.
         dtype: `float64`, `float32` or `bfloat16`; float32 where one of them can't run in float64.
         tolerance: Largest relative L2 distance that passes; by default that of this project for the precision, 1e-12
             in float64.
         level: `forward` compares the outputs alone; `layers` every intermediate that belongs to one of the other side.
-        image_size: Of the random images.
+        image_size: The size of the random images.
 
     Raises:
         AssertionError: The first place where the two part, and the cause where one is found.

@@ -84,12 +84,12 @@ def check_training(
     Args:
         model: A registered name, a config, or the path of a checkpoint in any known format. Gets a head for the data's
             classes.
-        steps: Of the optimiser. The tolerances are those of 100.
+        steps: The steps of the optimiser. The tolerances are those of 100.
         dtypes: Precisions, of `float64`, `float32` and `bfloat16`.
         depth: Only this many blocks, the first ones; None for all.
         image_size: Another input size; the position embedding of a checkpoint is resized.
         batch_size: Images of each step; an even number where the recipe mixes them.
-        seed: Of parameters, batches and masks.
+        seed: The seed of parameters, batches and masks.
         recipe: Data, augmentation, optimiser, rates and average; its other fields are replaced by these arguments.
         plant: Changes PyTorch's first state before it trains, to see whether the check notices.
         on_step: Called after each step.

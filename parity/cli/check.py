@@ -54,7 +54,7 @@ def check(
         batch_size: Images in the batch; 16 in training, otherwise 2.
         steps: Optimiser steps of `training`; the tolerances are those of 100.
         stochastic: Whether `gradients` are taken with dropout and stochastic depth, of the same masks on both sides.
-        seed: Of the random parameters, images, batches and masks.
+        seed: The seed of the random parameters, images, batches and masks.
         json: Also write the figures to this file.
         report: Also write `report.html`, `report.md`, their pictures and `report.json` to this directory.
     """

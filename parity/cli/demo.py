@@ -24,8 +24,8 @@ def demo(
     Args:
         directory: Where the run, the checkpoint and the report go.
         devices: Simulated CPU devices that the training is spread over.
-        seed: Of the initial values and the order of the images.
-        steps: Of the training: fewer are quicker, and less accurate.
+        seed: The seed of the initial values and of the order of the images.
+        steps: The steps of the training: fewer are quicker, and less accurate.
         accuracy: The least accuracy on the test set that passes.
     """
     use_cpu_devices(devices)

@@ -50,9 +50,9 @@ def diff(
         tolerance: Largest relative L2 that passes; by default that of the project for the precision.
         image_size: Another height and width, or one number for both.
         batch_size: Random images in the batch.
-        seed: Of the random images.
-        left_layout: Of a function's images on the left; NCHW in PyTorch and NHWC elsewhere by default.
-        right_layout: Likewise on the right.
+        seed: The seed of the random images.
+        left_layout: The layout of a function's images on the left; NCHW in PyTorch and NHWC elsewhere by default.
+        right_layout: The layout of a function's images on the right.
         json: Also write the figures to this file.
         markdown: Also write the report to this file.
     """

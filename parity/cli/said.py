@@ -79,7 +79,7 @@ class Said(SaidOfFile):
         """A registered model, with its fields replaced where some are set.
 
         Args:
-            name: Of the model.
+            name: The name of the model.
             but: What else may be said of it.
 
         Raises:

@@ -86,10 +86,10 @@ class _Side:
     """A file and what of it is looked at.
 
     Attributes:
-        target: As the user named it.
+        target: The file as the user named it.
         total: Tensors in it.
-        named: Those under the prefix, by the names to compare them by.
-        chosen: Of these, those that match the pattern.
+        named: The tensors under the prefix, by the names to compare them by.
+        chosen: Those of them that match the pattern.
     """
 
     target: str

@@ -105,7 +105,7 @@ def evaluate(
         path: The checkpoint.
         said: What it doesn't say of itself.
         data: `digits`, a TFDS image-classification set, or an image folder.
-        split: Of the data set.
+        split: The split of the data set.
         data_dir: Where data sets are kept; `$VIT_PARITY_DATA` or a cache folder by default.
         folder: How an image folder is read.
         framework: `flax` or `torch`; every installed one by default.

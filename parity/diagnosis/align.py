@@ -37,7 +37,7 @@ class Alignment:
     """Places that belong together.
 
     Attributes:
-        pairs: Those that belong together, in the order of the left.
+        pairs: The places that belong together, in the order of the left.
         only_left: Places that the right side lacks.
         only_right: Places that the left side lacks.
     """
@@ -56,7 +56,7 @@ def align(left: Arrays, right: Arrays) -> Alignment:
 
     Args:
         left: Intermediates by place, in the order of computation.
-        right: Likewise.
+        right: The right one, likewise.
     """
     named = [name for name in left if name in right and left[name].size == right[name].size]
     taken = set(named)

@@ -59,8 +59,8 @@ class Hypothesis:
     Attributes:
         cause: Kind of mistake: of `CAUSES`, or `resize_kernel` or `normalisation`.
         text: What the other side does, and what the model does.
-        path: Of the module; empty for the model or its images.
-        change: Of the module there; None if the images are what is changed.
+        path: The path of the module; empty for the model or its images.
+        change: What changes the module there; None if the images are what is changed.
         images: What is done to the images, if anything.
     """
 
@@ -84,7 +84,7 @@ def propose(
 
     Args:
         model: Ours, or any PyTorch model: of that, its layers of PyTorch's own kinds.
-        paths: Of the modules that run there, and of those that call them.
+        paths: The paths of the modules that run there, and of those that call them.
         images: Whether the images may be what differs.
         stored: Config and tensors of the model's checkpoint before they were taken to another image size.
     """

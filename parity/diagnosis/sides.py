@@ -157,7 +157,7 @@ def open_sides(
         a: A registered name, a config, a checkpoint's path, `module:attribute`, `file.py:attribute`, or a model or
             function itself. In front of a string, `flax:`, `torch:` or `numpy:` chooses the framework; models of ours
             on the left run in Flax, on the right in PyTorch.
-        b: Likewise.
+        b: The other one, likewise.
         layouts: The layout of the images that each function takes; by default NCHW in PyTorch and NHWC elsewhere.
         image_size: Another input size of models of ours.
         seed: The seed of random parameters.

@@ -46,9 +46,9 @@ def checkpoint_of(
     """A checkpoint whose tensors are those of a foreign file; none is read.
 
     Args:
-        weights: Theirs.
+        weights: The tensors of the foreign file.
         given: What the user said, and what was assumed.
-        config: Of the model.
+        config: The config of the model.
         filled: Where each tensor is kept.
         path: What was opened.
         unused: What else may be there.
@@ -99,7 +99,7 @@ def hold_against(
     """Checks that a reader of what is written would make the same model of it.
 
     Args:
-        config: Of the model to write.
+        config: The config of the model to write.
         understand: Makes what the reader would take it for.
         path: What is to be written, for the error.
         format: The format's name.
@@ -132,7 +132,7 @@ def essence(config: VitConfig, *, free: Sequence[str] = ()) -> dict[str, Any]:
     """What a config says of a model's outputs: equal models have equal ones, however their fields say it.
 
     Args:
-        config: Of the model.
+        config: The config of the model.
         free: Fields that a format can't say, besides those of `NOT_IN_TENSORS`.
     """
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}

@@ -51,13 +51,13 @@ class Names:
     """How a file names what all of them have.
 
     Attributes:
-        prefix: Before every name.
+        prefix: What stands before every name.
         stacked: Whether the blocks are one tensor each.
-        attention: Of a block.
+        attention: The attention of a block.
         norm2: The second norm of a block.
-        mlp: Of a block.
+        mlp: The MLP of a block.
         positions: The position embedding.
-        pool: Before the names of attention pooling.
+        pool: What stands before the names of attention pooling.
     """
 
     prefix: str = "params/"
@@ -144,10 +144,10 @@ def write(
 
     Args:
         path: The file; an older one is replaced if it was written here, and refused otherwise.
-        config: Of the model.
-        tensors: By canonical name.
-        name: Not kept.
-        source: Not kept.
+        config: The config of the model.
+        tensors: The tensors by canonical name.
+        name: Ignored, for the format has no place for it.
+        source: Ignored, for the format has no place for it.
 
     Raises:
         CheckpointError: A config that Google's code doesn't have, such as another GELU; names the fields.

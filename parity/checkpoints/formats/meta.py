@@ -81,10 +81,10 @@ def write(
 
     Args:
         path: The directory; an older one is replaced.
-        config: Of the model.
-        tensors: By canonical name.
-        name: Not kept.
-        source: Not kept.
+        config: The config of the model.
+        tensors: The tensors by canonical name.
+        name: Ignored, for the format has no place for it.
+        source: Ignored, for the format has no place for it.
 
     Raises:
         CheckpointError: A config that none of the projects can express; names the fields.

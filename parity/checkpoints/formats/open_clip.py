@@ -140,10 +140,10 @@ def write(
 
     Args:
         path: The directory; an older one is replaced.
-        config: Of the model: one that open_clip's own ViT can be, or timm's of that name.
-        tensors: By canonical name.
+        config: The config of a model that open_clip's own ViT can be, or timm's of that name.
+        tensors: The tensors by canonical name.
         name: The registered name; found by the config if there is one.
-        source: Not kept.
+        source: Ignored, for the format has no place for it.
 
     Raises:
         CheckpointError: A config that open_clip can't express; names the fields.

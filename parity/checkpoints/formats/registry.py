@@ -196,13 +196,13 @@ def open_to_load(
     """A checkpoint, with a warning of what was assumed of it; what is opened already is taken as it is.
 
     Args:
-        path: As `open_checkpoint` takes it, or what it gave.
-        image_size: That is wanted in the end, like `global_pool`; neither is an assumption then.
+        path: A path as `open_checkpoint` takes it, or what it gave.
+        image_size: The image size that is wanted in the end, like `global_pool`; neither is an assumption then.
         global_pool: Pooling.
         said: Keywords of `open_checkpoint`.
 
     Raises:
-        CheckpointError: As `open_checkpoint`.
+        CheckpointError: The same as from `open_checkpoint`.
     """
     if isinstance(path, Checkpoint):
         return path
@@ -272,15 +272,15 @@ def convert(
     """Writes a checkpoint in another format, every tensor accounted for.
 
     Args:
-        src: As `open_checkpoint` takes it, or what it has opened, which can be told the file's own `image_size`.
+        src: A path as `open_checkpoint` takes it, or what that has opened with the file's own `image_size`.
         dst: The directory to write.
         to: One of `FORMATS`.
         model: What the source doesn't say of itself, as in `open_checkpoint`, like the next four and `fields`.
-        format: Of the source.
-        numerics: Of the result.
-        prefix: Of the model's names.
+        format: The format of the source.
+        numerics: The numerics of the result.
+        prefix: What the model's names begin with.
         ignore: Tensors to leave out.
-        image_size: Of the result, as in `adapt`, like the next three.
+        image_size: The image size of the result, as in `adapt`, like the next three.
         patch_size: Another patch size.
         num_classes: Another head.
         global_pool: Another pooling.

@@ -48,7 +48,7 @@ def table(*, old_names: bool = False, stem_convs: int = 0) -> list[Entry]:
     """Where torchvision keeps each tensor.
 
     Args:
-        old_names: Those of files from before torchvision 0.14.
+        old_names: Whether files from before torchvision 0.14 have other names.
         stem_convs: Convolutions of a convolutional stem before its last one; 0 where it has none.
     """
     mlp = ("linear_1", "linear_2") if old_names else ("0", "3")
@@ -105,10 +105,10 @@ def write(
 
     Args:
         path: The directory; an older one is replaced.
-        config: Of the model.
-        tensors: By canonical name.
-        name: Not kept.
-        source: Not kept.
+        config: The config of the model.
+        tensors: The tensors by canonical name.
+        name: Ignored, for the format has no place for it.
+        source: Ignored, for the format has no place for it.
 
     Raises:
         CheckpointError: A config that torchvision's ViT can't express; names the fields.

@@ -78,10 +78,10 @@ class FilledEntry:
         ours: The canonical name.
         shape: The canonical shape.
         theirs: The names there, in the order of concatenation.
-        layout: As in `Entry`.
+        layout: The layout, as in `Entry`.
         sizes: Sizes of the axes in `layout` that a merged axis hides.
         index: The place in their stacked tensor; None where it isn't stacked.
-        part: As in `Entry`.
+        part: The part, as in `Entry`.
     """
 
     ours: str
@@ -204,7 +204,7 @@ def canonical_shapes(table: Sequence[Entry], shapes: Mapping[str, Shape]) -> dic
 
     Args:
         table: Entries with one name there and without merged axes; the first that fits counts.
-        shapes: Of the file's tensors. Such as no entry names are left out, and a shape that its layout doesn't fit
+        shapes: The file's shapes by name. Those that no entry names are left out, and one that its layout doesn't fit
             stays as it is.
     """
     patterns = [(_pattern(str(entry.theirs)), entry) for entry in table]
@@ -227,7 +227,7 @@ class Ours(Tensors):
 
     Args:
         filled: Where each is kept, from `fill`.
-        tensors: Theirs, which may be lazy.
+        tensors: The foreign tensors, which may be lazy.
         unused: What may be there besides.
         source: What to call them in an error.
         called: What a tensor of theirs is called in the file, where that is more than its name.

@@ -120,8 +120,8 @@ def write(
 
     Args:
         path: The directory; an older one of transformers there is replaced.
-        config: Of the model.
-        tensors: By canonical name.
+        config: The config of the model.
+        tensors: The tensors by canonical name.
         source: Where the weights came from: what came from a class of transformers goes back to it where it fits.
 
     Raises:
