@@ -28,9 +28,9 @@ class Evaluation:
         accuracy: Share of the images whose greatest logit is at their label.
         loss: Mean cross entropy.
         count: Number of images.
-        labels: Of each image, in the order of the data set.
-        predictions: Class of each image.
-        losses: Cross entropy of each image.
+        labels: The label of each image, in the order of the data set.
+        predictions: The class that the model gives each image.
+        losses: The cross entropy of each image.
     """
 
     accuracy: float
@@ -57,10 +57,10 @@ def evaluate(
 
     Args:
         model: Evaluated in the precision of its parameters, in evaluation mode; it is unchanged.
-        batches: As `parity.data.eval_batches` yields them: uint8 images (b, h, w, c), labels, and a mask that is False
+        batches: What `parity.data.eval_batches` yields: uint8 images (b, h, w, c), labels, and a mask that is False
             in rows that pad the last batch.
         preprocessing: How images are normalised; as the model's config says by default.
-        mesh: Over which batches are split, if the parameters are.
+        mesh: The mesh that batches are split over, if the parameters are.
 
     Raises:
         ValueError: There is no image.

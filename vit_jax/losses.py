@@ -16,7 +16,7 @@ def cross_entropy(
     """Softmax cross entropy of each example, in float32 or better.
 
     Args:
-        logits: Of the model.
+        logits: The logits of the model.
         labels: Classes, or probabilities of classes.
         label_smoothing: Share of the target that is spread over all classes (Szegedy et al. 2015, arXiv:1512.00567,
             section 7).

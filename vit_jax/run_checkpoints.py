@@ -114,7 +114,7 @@ def read_state(path: Path, trainer: Trainer, recipe: Recipe) -> tuple[TrainState
         recipe: The recipe of this run.
 
     Raises:
-        CheckpointError: As `parity.bridge.read_training`.
+        CheckpointError: The same as from `parity.bridge.read_training`.
     """
     abstract = trainer.abstract_state()
     if framework_of(path) == "flax":

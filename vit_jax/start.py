@@ -24,8 +24,8 @@ def first_state(trainer: Trainer, start: Start) -> tuple[TrainState, dict[str, A
     device's part alone is read.
 
     Args:
-        trainer: Of the run.
-        start: From `parity.runs.start.begin`.
+        trainer: The trainer of the run.
+        start: What `parity.runs.start.begin` returned.
 
     Raises:
         CheckpointError: Tensors that don't fit, all in one report.

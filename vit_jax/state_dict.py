@@ -54,7 +54,7 @@ def load_state_dict(
 
     Args:
         model: Concrete or abstract; changed in place.
-        tensors: By canonical name, in the canonical layout. Read one after another, so it may be lazy.
+        tensors: The tensors by canonical name, in the canonical layout; read one after another, so they may be lazy.
         source: What to call the tensors in an error.
         place: Makes a device array of a parameter's canonical name, its shape, and a function that reads the part of
             its value at a slice for each axis; by default all of it goes to the default device.

@@ -45,11 +45,11 @@ class Result:
     """A finished run.
 
     Attributes:
-        directory: Of the run.
+        directory: The directory of the run.
         model: Directory of the native checkpoint.
-        evaluation: Of the last parameters on the test split.
+        evaluation: What the last parameters make of the test split.
         steps: Steps that this call made: fewer than the recipe's if it resumed or stopped.
-        seconds: That this call took.
+        seconds: The seconds that this call took.
     """
 
     directory: Path
@@ -77,13 +77,13 @@ def train(
 
     Args:
         recipe: What to do.
-        directory: Of the run.
+        directory: The directory of the run.
         resume: Whether to go on with a run that is there; if not, none may be there.
         stop_at: Ends the call after this step, with a checkpoint to go on from; the schedule stays the recipe's.
         data_dir: Where TFDS sets are kept.
-        devices: To train on; all of them by default.
+        devices: The devices to train on; all of them by default.
         on_step: Called after each step with its number, from 1, and its metrics, which may still be being computed.
-        console: For the progress bar; None prints nothing.
+        console: Where the progress bar is printed; None prints nothing.
 
     Raises:
         ValueError: The directory holds another run (the fields that differ are named), the mesh doesn't fit the devices

@@ -76,8 +76,8 @@ class Trainer:
         """The next state and the metrics of a step; the state that is given is donated.
 
         Args:
-            state: Before the step.
-            batch: As `parity.data.train_batches` yields it, split over the mesh.
+            state: The state before the step.
+            batch: A batch of `parity.data.train_batches`, split over the mesh.
             key: The key of the run; the step's own follows from it and from the number of the step.
         """
         return self.jitted(self.frozen, state, batch, key)
@@ -102,7 +102,7 @@ def make_trainer(recipe: Recipe, config: Config, mesh: Mesh, frozen: Mapping[str
     Args:
         recipe: The recipe of the run.
         config: The config of the model.
-        mesh: From `make_mesh`; its devices may be those of a topology that isn't there, to compile for.
+        mesh: What `make_mesh` returned; its devices may be those of a topology that isn't there, to compile for.
         frozen: The models that help and never change, by name, where they belong on the mesh.
     """
     objective = make_objective(recipe, config, frozen)

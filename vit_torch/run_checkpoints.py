@@ -139,7 +139,7 @@ def read_state(path: Path, trainer: Trainer, recipe: Recipe) -> tuple[TrainState
         recipe: The recipe of this run.
 
     Raises:
-        CheckpointError: As `parity.bridge.read_training`.
+        CheckpointError: The same as from `parity.bridge.read_training`.
     """
     saved = read_training(path)
     state = trainer.init(random.key(0))

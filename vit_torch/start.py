@@ -18,8 +18,8 @@ def first_state(trainer: Trainer, start: Start) -> tuple[TrainState, dict[str, A
     Optimiser and average of a checkpoint's parameters are new; those of a run that goes on are its own.
 
     Args:
-        trainer: Of the run.
-        start: From `parity.runs.start.begin`.
+        trainer: The trainer of the run.
+        start: What `parity.runs.start.begin` returned.
 
     Raises:
         CheckpointError: Tensors that don't fit, all in one report.

@@ -42,8 +42,8 @@ def load_state_dict(
     """Sets every parameter and statistic, in the precision of the tensors.
 
     Args:
-        model: On a device or on `meta`; changed in place.
-        tensors: By canonical name, in the canonical layout. Read one after another, so it may be lazy.
+        model: A model on a device or on `meta`; it is changed in place.
+        tensors: The tensors by canonical name, in the canonical layout; read one after another, so they may be lazy.
         source: What to call the tensors in an error.
         device: Where the parameters go.
 

@@ -57,7 +57,7 @@ class Conv(nnx.Conv):
         in_features: Channels of the input.
         out_features: Channels of the output.
         kernel_size: Height and width in pixels.
-        stride: Down and across, in pixels.
+        stride: Pixels down and across.
         padding: Zeros on each side.
         bias: Whether to add one.
         axes: Logical names of the kernel's axes, for sharding.

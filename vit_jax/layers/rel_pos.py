@@ -58,7 +58,7 @@ class RelativePositionAttention(Attention):
         dim: The width of the tokens.
         num_heads: The number of heads; divides the width.
         grid_size: Patches down and across.
-        options: As of `Attention`.
+        options: The other arguments of `Attention`.
 
     Raises:
         ValueError: The heads don't divide the width.

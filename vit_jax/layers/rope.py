@@ -62,7 +62,7 @@ class RotaryEmbedding(Stochastic):
         offset: What is added to each position, in patches.
         indexing: Which coordinate comes first: rows (`ij`) or columns (`xy`).
         reference_grid: Patches down and across that positions are scaled to; None for no scaling.
-        rescale: In training mode, coordinates are multiplied by a factor drawn log-uniformly from
+        rescale: Training mode multiplies coordinates by a factor drawn log-uniformly from
             [1 / rescale, rescale]; None for no augmentation.
 
     Raises:
@@ -132,7 +132,7 @@ class CenteredRotaryEmbedding(RotaryEmbedding):
             (`min`) or longer (`max`) side for both axes.
         offset: What is added to each position, in patches.
         indexing: Which coordinate comes first: rows (`ij`) or columns (`xy`).
-        rescale: As of `RotaryEmbedding`.
+        rescale: The same as in `RotaryEmbedding`.
 
     Raises:
         ValueError: A width that 4 doesn't divide.
@@ -173,11 +173,11 @@ class MixedRotaryEmbedding(RotaryEmbedding):
         head_dim: The width of one head; a multiple of 4.
         num_heads: The number of heads.
         depth: The number of blocks.
-        temperature: As of `RotaryEmbedding`, of the start values.
-        offset: As of `RotaryEmbedding`.
-        indexing: As of `RotaryEmbedding`.
-        reference_grid: As of `RotaryEmbedding`.
-        rescale: As of `RotaryEmbedding`.
+        temperature: The same as in `RotaryEmbedding`, of the start values.
+        offset: The same as in `RotaryEmbedding`.
+        indexing: The same as in `RotaryEmbedding`.
+        reference_grid: The same as in `RotaryEmbedding`.
+        rescale: The same as in `RotaryEmbedding`.
         rngs: The source of the initial values: two orthogonal directions of a random angle for each block and head.
 
     Raises:

@@ -86,9 +86,9 @@ class Block(nn.Module):
 
         Args:
             x: Tokens.
-            rotation: As of `Attention`.
-            mask: As of `Attention`.
-            bias: As of `Attention`.
+            rotation: The same as in `Attention`.
+            mask: The same as in `Attention`.
+            bias: The same as in `Attention`.
             keep_rate: The share of samples whose branches are kept; None for all.
             key: The key of dropout and drop path; without one, what `Dropout.source` says.
             execution: How to run it.

@@ -38,7 +38,7 @@ class DifferentialCore(AttentionCore):
     Args:
         head_dim: The width of one head; even.
         qk_norm: The norm over each half of a head of query and key; None for none.
-        rotate_half: Without effect: there is no rotation.
+        rotate_half: Has no effect, for there is no rotation.
         attn_drop_rate: Dropout of the attention weights.
 
     Raises:
@@ -118,7 +118,7 @@ class DifferentialAttention(Attention, DifferentialCore):
         dim: The width of the tokens.
         num_heads: The number of heads; divides the width, and a head's width is even.
         index: The number of the block that it is in, from 0; the factor's start value rises with it.
-        options: As of `Attention`.
+        options: The other arguments of `Attention`.
 
     Raises:
         ValueError: The heads don't divide the width, or an odd number of channels for each.

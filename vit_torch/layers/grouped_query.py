@@ -23,7 +23,7 @@ class GroupedQueryAttention(Attention):
         dim: The width of the tokens.
         num_heads: The number of heads of the query; divides the width.
         num_kv_heads: The number of heads of key and value; divides that of the query. None for as many.
-        options: As of `Attention`.
+        options: The other arguments of `Attention`.
 
     Raises:
         ValueError: The heads don't divide the width, or those of key and value the query's.

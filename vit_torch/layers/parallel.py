@@ -234,7 +234,7 @@ class DifferentialParallelScalingBlock(ParallelScalingBlock, DifferentialCore):
         num_heads: The number of heads; divides the width, and a head's width is even.
         mlp_dim: The hidden width of the MLP.
         index: The number of the block, from 0; the start value of the attention's factor rises with it.
-        options: As of `ParallelScalingBlock`.
+        options: The arguments of `ParallelScalingBlock`.
 
     Raises:
         ValueError: The heads don't divide the width, or an odd number of channels for each.

@@ -70,7 +70,7 @@ class Objective:
         """What `loss` takes of a batch; every array's first axis is that of the images.
 
         Args:
-            batch: As `parity.data.train_batches` yields it: uint8 images (b, h, w, c), labels (b,), and what
+            batch: A batch of `parity.data.train_batches`: uint8 images (b, h, w, c), labels (b,), and what
                 mixing adds.
         """
         raise NotImplementedError
@@ -81,8 +81,8 @@ class Objective:
         Args:
             model: What is trained, in training mode and in the precision of the computation.
             frozen: The models that help, in that precision.
-            carried: As `after_step` returned it.
-            inputs: As `inputs` returned it.
+            carried: What `after_step` returned.
+            inputs: What `inputs` returned.
             key: The key of everything that is drawn in this step.
         """
         raise NotImplementedError
@@ -101,7 +101,7 @@ class Objective:
         """What is carried on after a step.
 
         Args:
-            carried: Before the step.
+            carried: What was carried before the step.
             params: The new parameters by canonical name.
             seen: What `loss` gave of the batch.
             step: Steps that were made before this one.
@@ -115,7 +115,7 @@ class Objective:
 
         Args:
             model: What is trained, with the parameters of the run or their average.
-            batches: As `parity.data.eval_batches` yields them.
+            batches: The batches of `parity.data.eval_batches`.
             parallel: Whether each process of `torch.distributed` has its rows of each batch; all return the same.
         """
         raise NotImplementedError
