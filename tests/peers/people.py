@@ -42,10 +42,10 @@ class Case:
     """A peer's model and what its owner knows of it.
 
     Attributes:
-        peer: In evaluation mode and float64, with float32 values that hide nothing.
+        peer: A peer in evaluation mode and float64, with float32 values that hide nothing.
         images: Channels, height and width of what it takes.
         truth: What tensors can't show, by config field; `model` is a config or a name that has all of it.
-        outputs: From the peer and its images; its logits by default.
+        outputs: Makes outputs of the peer and its images; its logits by default.
         documents: Beside the tensors, by file name.
         loader: A registered name or a config that the owner names at once; None for nothing.
     """
@@ -170,7 +170,7 @@ def ends_well(case: Case, directory: Path, rng: random.Random, *, flax: bool) ->
     """How it ended: `same`, or `assumed` and the same once it was said.
 
     Raises:
-        AssertionError: In neither way.
+        AssertionError: They agree in neither way.
     """
     path, how = saved(case, directory, rng)
     truth = {**case.truth, **how}
