@@ -76,7 +76,7 @@ class OptionSet:
     Attributes:
         names: timm's names.
         torch: Worst relative L2 distance of `vit_torch` from any of timm's models.
-        flax: The same of `vit_jax`.
+        flax: The same figures of `vit_jax`.
     """
 
     names: tuple[str, ...]

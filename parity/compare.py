@@ -107,7 +107,7 @@ def difference(name: str, left: np.ndarray, right: np.ndarray, *, scale: float =
 
     Args:
         name: The name of the arrays.
-        left: Any.
+        left: Any arrays.
         right: Any; the relative difference is relative to its norm,
         scale: or to this, if that is more.
     """

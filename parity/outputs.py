@@ -184,7 +184,7 @@ def write_text(path: str | Path, text: str) -> None:
 
     Args:
         path: The place; the directories above it are made.
-        text: Becomes UTF-8.
+        text: The text, which becomes UTF-8.
 
     Raises:
         ValueError: A directory is there.

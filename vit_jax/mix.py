@@ -16,7 +16,7 @@ def mix_images(
     """Each image with its partner's box; where the box is empty, `lam` of the image and the rest of its partner.
 
     Args:
-        images: Normalised.
+        images: The normalised images.
         lam: Share of the image itself.
         box: Top, left, bottom and right, in pixels.
     """

@@ -16,7 +16,7 @@ def resize_images(
     """Images of another height and width, by the kernel that Pillow uses, which widens where an image shrinks.
 
     Args:
-        images: Normalised.
+        images: The normalised images.
         size: Height and width in pixels of the result.
         interpolation: `bilinear`; anything else is bicubic.
     """

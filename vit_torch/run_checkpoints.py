@@ -135,7 +135,7 @@ def read_state(path: Path, trainer: Trainer, recipe: Recipe) -> tuple[TrainState
 
     Args:
         path: The directory of that run.
-        trainer: This run's, of the same model and optimiser; its device may be another.
+        trainer: The trainer of this run, of the same model and optimiser; its device may be another.
         recipe: The recipe of this run.
 
     Raises:

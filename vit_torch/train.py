@@ -75,7 +75,7 @@ def train(
     one directory that all can write. The recipe's mesh is Flax's: here each process has all parameters.
 
     Args:
-        recipe: What to do.
+        recipe: The recipe of the run.
         directory: The directory of the run.
         resume: Whether to go on with a run that is there; if not, none may be there.
         stop_at: Ends the call after this step, with a checkpoint to go on from; the schedule stays the recipe's.

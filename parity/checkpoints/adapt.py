@@ -25,7 +25,7 @@ def adapt(
     """The config and the tensors of a checkpoint at another image or patch size, or with another head.
 
     Args:
-        checkpoint: An opened one.
+        checkpoint: An opened checkpoint.
         image_size: Another input size; whatever has entries for the grid is resized with the config's own kernels.
         patch_size: Another patch size; the patch embedding is resized too, by the pseudo-inverse (FlexiViT).
         num_classes: Another number of classes: new heads, normal with a standard deviation of 0.02; 0 leaves

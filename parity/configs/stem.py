@@ -70,7 +70,7 @@ def as_stem_convs(value: object) -> tuple[StemConv, ...]:
     """The field `stem_convs` of lists, as JSON has them, or tuples.
 
     Raises:
-        ValueError: Anything else.
+        ValueError: The value is anything else.
     """
     convs: list[StemConv] = []
     for conv in value if isinstance(value, list | tuple) else (value,):

@@ -265,8 +265,8 @@ def differences(old: Recipe, new: Recipe, *, apart_from: tuple[str, ...] = ()) -
     """What makes two recipes different runs: one line for each field; empty if one can resume the other.
 
     Args:
-        old: The recipe there.
-        new: The recipe here.
+        old: The recipe of the run that is there.
+        new: The recipe of the run that is wanted.
         apart_from: Fields that may differ beside those that only say how a run is carried out.
     """
     before, after = _flat(to_dict(old)), _flat(to_dict(new))

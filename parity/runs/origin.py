@@ -33,7 +33,7 @@ class Origin:
     """The model of a run that started from a checkpoint, and what is known of that.
 
     Attributes:
-        config: The model's.
+        config: The config of the model.
         name: The registered name that the config began as; empty if none.
         record: What is known of the source, JSON values.
     """
@@ -52,8 +52,8 @@ def read_origin(run: Path, recipe: Recipe) -> Origin | None:
     """What a run started from; None if from values of the seed.
 
     Args:
-        run: Its directory.
-        recipe: The run's.
+        run: The directory of the run.
+        recipe: The recipe of the run.
 
     Raises:
         CheckpointError: The recipe has an `init_from`, and the directory no sound `init.json`.

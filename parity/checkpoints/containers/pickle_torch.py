@@ -144,7 +144,7 @@ def identity(reference: Any) -> tuple[Any, ...]:
     """Of a storage: the word, its type, its key, its device, its number of elements.
 
     Raises:
-        ValueError: Something else.
+        ValueError: It is something else.
     """
     found = reference.identity if isinstance(reference, Reference) else None
     match found:

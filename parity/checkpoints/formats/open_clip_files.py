@@ -79,7 +79,7 @@ def weights_file(path: Path) -> Path:
     """The file of weights in a directory, by open_clip's names for it, or the only one that there is.
 
     Raises:
-        CheckpointError: Several; names them.
+        CheckpointError: There are several; names them.
     """
     if not path.is_dir():
         return path
