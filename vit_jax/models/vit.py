@@ -20,9 +20,11 @@ from jaxtyping import Array, Bool, Float
 from parity.configs import Execution, VitConfig
 
 from .. import random
+from ..images import check_images
 from ..layers.drop import Dropout, Stochastic
 from ..layers.linear import Linear
 from ..layers.mask import check_mask, leave_out, replace_masked
+from ..layers.patch_embed import patch_grid
 from ..layers.pool import PreLogits
 from ..layers.pos_embed import add_positions, fixed_positions, learned_positions
 from ..layers.rel_pos import RelativePositionBias
@@ -44,6 +46,8 @@ class VisionTransformer(Stochastic):
         rngs: The source of the initial values, and of the stream that training mode draws from without a key, if the
             config has a rate above 0.
     """
+
+    origin = "create_model or load"
 
     def __init__(self, config: VitConfig, *, execution: Execution = Execution(), rngs: nnx.Rngs):
         self.config = config
@@ -98,8 +102,8 @@ class VisionTransformer(Stochastic):
                 neither else.
 
         Raises:
-            ValueError: The images don't have the size or the channels of the config, or the mask can't be used; or
-                training mode, a rate above 0, and neither a key nor a stream.
+            ValueError: The images aren't normalised floats of the config's size and channels, or the mask can't be
+                used; or training mode, a rate above 0, and neither a key nor a stream.
         """
         return self.forward_head(self.forward_features(images, mask=mask, key=key))
 
@@ -118,8 +122,8 @@ class VisionTransformer(Stochastic):
                 neither else.
 
         Raises:
-            ValueError: The images don't have the size or the channels of the config; the mask isn't a bool for each
-                patch, or its patches can't be left out; or training mode, a rate above 0, and neither a key nor a
+            ValueError: The images aren't normalised floats of the config's size and channels; the mask isn't a bool for
+                each patch, or its patches can't be left out; or training mode, a rate above 0, and neither a key nor a
                 stream.
         """
         x, _ = self._run(images, mask=mask, key=key)
@@ -169,8 +173,9 @@ class VisionTransformer(Stochastic):
         key: random.Key | None = None,
         collect: bool = False,
     ) -> tuple[Tokens, list[Tokens]]:
+        check_images(images, self.config.preprocessing)
         key_embed, key_blocks, key_rope = random.split(self.source(key), 3)
-        grid_size = self.patch_embed.grid_size(images)
+        grid_size = patch_grid(self.patch_embed, images)
         x = self._embed(self.patch_embed(images), grid_size, mask)
         x = self.pos_drop(x, key=key_embed)
         x = x if self.norm_pre is None else self.norm_pre(x)

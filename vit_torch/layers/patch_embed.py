@@ -42,25 +42,29 @@ class PatchGrid(nn.Module):
         self.image_size = image_size
         self.drop_partial_patches = drop_partial_patches
 
-    def grid_size(self, images: Float[Tensor, "b c h w"]) -> tuple[int, int]:
-        """Patches down and across.
 
-        Raises:
-            ValueError: The images don't have the size or the channels that the layer takes.
-        """
-        patch_height, patch_width = self.patch_size
-        channels, height, width = images.shape[1:] if images.ndim == 4 else (0, 0, 0)
-        fits = channels == self.in_chans and height >= patch_height and width >= patch_width
-        if self.image_size is not None:
-            fits = fits and (height, width) == self.image_size
-        elif not self.drop_partial_patches:
-            fits = fits and height % patch_height == 0 and width % patch_width == 0
-        if not fits:
-            sides = ("height", "width") if self.image_size is None else self.image_size
-            multiples = f", multiples of {self.patch_size}" if self.image_size is None else ""
-            expected = f"(batch, {self.in_chans}, *{sides}) (NCHW){multiples}"
-            raise ValueError(f"images: got shape {tuple(images.shape)}, expected {expected}")
-        return height // patch_height, width // patch_width
+def patch_grid(layer: PatchGrid, images: Float[Tensor, "b c h w"]) -> tuple[int, int]:
+    """Patches down and across.
+
+    A function, for in the twin `nnx.tabulate` traces every public method of a module, and would make arrays of these
+    numbers.
+
+    Raises:
+        ValueError: The images don't have the size or the channels that the layer takes.
+    """
+    patch_height, patch_width = layer.patch_size
+    channels, height, width = images.shape[1:] if images.ndim == 4 else (0, 0, 0)
+    fits = channels == layer.in_chans and height >= patch_height and width >= patch_width
+    if layer.image_size is not None:
+        fits = fits and (height, width) == layer.image_size
+    elif not layer.drop_partial_patches:
+        fits = fits and height % patch_height == 0 and width % patch_width == 0
+    if not fits:
+        sides = ("height", "width") if layer.image_size is None else layer.image_size
+        multiples = f", multiples of {layer.patch_size}" if layer.image_size is None else ""
+        expected = f"(batch, {layer.in_chans}, *{sides}) (NCHW){multiples}"
+        raise ValueError(f"images: got shape {tuple(images.shape)}, expected {expected}")
+    return height // patch_height, width // patch_width
 
 
 class PatchEmbed(PatchGrid):
@@ -98,7 +102,7 @@ class PatchEmbed(PatchGrid):
         Raises:
             ValueError: The images don't have the size or the channels that the layer takes.
         """
-        self.grid_size(images)
+        patch_grid(self, images)
         x = self.proj(images.to(self.proj.weight.dtype))
         x = x.flatten(2).transpose(1, 2)
         return x if self.norm is None else self.norm(x)
@@ -138,7 +142,7 @@ class StemPatchEmbed(PatchGrid):
         Raises:
             ValueError: The images don't have the size or the channels that the layer takes.
         """
-        self.grid_size(images)
+        patch_grid(self, images)
         first: Any = self.stem[0]
         x = images.to(first.conv.weight.dtype)
         for block in self.stem:

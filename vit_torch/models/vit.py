@@ -18,9 +18,11 @@ from torch import Tensor, nn
 from parity.configs import Execution, VitConfig
 
 from .. import random
+from ..images import check_images
 from ..layers.drop import Dropout
 from ..layers.linear import Linear
 from ..layers.mask import check_mask, leave_out, replace_masked
+from ..layers.patch_embed import patch_grid
 from ..layers.pool import PreLogits
 from ..layers.pos_embed import add_positions, fixed_positions, learned_positions
 from ..layers.rel_pos import RelativePositionBias
@@ -90,7 +92,8 @@ class VisionTransformer(nn.Module):
                 else.
 
         Raises:
-            ValueError: The images don't have the size or the channels of the config, or the mask can't be used.
+            ValueError: The images aren't normalised floats of the config's size and channels, or the mask can't be
+                used.
         """
         return self.forward_head(self.forward_features(images, mask=mask, key=key))
 
@@ -109,8 +112,8 @@ class VisionTransformer(nn.Module):
                 else.
 
         Raises:
-            ValueError: The images don't have the size or the channels of the config; the mask isn't a bool for each
-                patch, or its patches can't be left out.
+            ValueError: The images aren't normalised floats of the config's size and channels; the mask isn't a bool for
+                each patch, or its patches can't be left out.
         """
         x, _ = self._run(images, mask=mask, key=key)
         return self._normed(x)
@@ -159,8 +162,9 @@ class VisionTransformer(nn.Module):
         key: random.Key | None = None,
         collect: bool = False,
     ) -> tuple[Tokens, list[Tokens]]:
+        check_images(images, self.config.preprocessing)
         key_embed, key_blocks, key_rope = random.split(key, 3)
-        grid_size = self.patch_embed.grid_size(images)
+        grid_size = patch_grid(self.patch_embed, images)
         x = self._embed(self.patch_embed(images), grid_size, mask)
         x = self.pos_drop(x, key=key_embed)
         x = x if self.norm_pre is None else self.norm_pre(x)
