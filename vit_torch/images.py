@@ -36,7 +36,7 @@ def check_images(images: Float[Tensor, "b c h w"], preprocessing: Preprocessing)
         raise ValueError(f"images: got {images.dtype}, expected normalised floats: {_HOW}")
     greatest = preprocessing.greatest
     if (found := _greatest(images)) > max(_RAW, 2 * greatest):
-        usual = f"normalised ones, of {greatest:.3g} at most"
+        usual = f"normalised ones, at most {greatest:.3g}"
         raise ValueError(f"images: got values up to {found:.4g}, expected {usual}: {_HOW}")
 
 
