@@ -167,7 +167,7 @@ def _rows(reports: Sequence[tuple[str, CheckReport]]) -> str:
     rows = []
     for label, report in reports:
         parameters = f"{checkpoints.parameter_count(report.config) / 1e6:.1f} M"
-        figures = [figure for precision in report.precisions for figure in _worst(precision)]
+        figures = [f"{report[dtype][part].worst.relative_l2:.1e}" for dtype in DTYPES for part in parts]
         rows.append((label, parameters, *figures, "yes" if report.passed else "**no**"))
     worst = [
         f"**{max(report[dtype][part].worst.relative_l2 for _, report in reports):.1e}**"

@@ -27,23 +27,18 @@ import torch
 from flax import nnx
 from torch import nn
 
-import vit_jax.layers.drop
-import vit_torch.layers.drop
 import vit_torch.state_dict
-from vit_torch.layers.batch_norm import BatchNorm
-from vit_torch.layers.stem import StemBlock
 
-from .twins import DTYPES, exact_jax
+from .twins import DTYPES, channels_first, channels_last, exact_jax, in_precision
 
 OUTPUT = "output"
 INPUT = ":input"
 
 _PATH = "_captured_path"
-# Modules of PyTorch whose four-dimensional arrays are (b, c, h, w).
-_CHANNELS_FIRST = (
-    StemBlock,
-    BatchNorm,
+# PyTorch's own modules whose arrays with four axes are maps (b, c, h, w); ours say so: `channels_first`.
+_ON_MAPS = (
     nn.Conv2d,
+    nn.ConvTranspose2d,
     nn.BatchNorm2d,
     nn.GroupNorm,
     nn.MaxPool2d,
@@ -52,36 +47,28 @@ _CHANNELS_FIRST = (
     nn.Upsample,
 )
 
-# Ours that return what they are given, so that they would name places of their caller.
-_TRANSPARENT = (
-    vit_jax.layers.drop.Dropout,
-    vit_jax.layers.drop.DropPath,
-    vit_torch.layers.drop.Dropout,
-    vit_torch.layers.drop.DropPath,
-)
-
 Captured = dict[str, np.ndarray]
-# Called with a model and its images; what it returns is the output.
-Call = Callable[[Any, Any], Any]
+# Called with a model and its inputs; what it returns is the output.
+Call = Callable[..., Any]
+# Images (b, h, w, c), or every input in the order of the arguments.
+Given = np.ndarray | Sequence[np.ndarray]
 
 
-def capture_flax(
-    model: nnx.Module, images: np.ndarray, *, dtype: str | None = None, call: Call | None = None
-) -> Captured:
+def capture_flax(model: nnx.Module, images: Given, *, dtype: str | None = None, call: Call | None = None) -> Captured:
     """The intermediates of a Flax NNX model, ours or any other, in the order in which they are computed.
 
     The model is unchanged and runs compiled, its blocks one by one.
 
     Args:
         model: In the mode it is to run in.
-        images: Float (b, h, w, c).
+        images: Float (b, h, w, c); all inputs in a sequence for a model of more than one.
         dtype: `float64`, `float32` or `bfloat16`, for the floating-point parameters; None leaves them.
-        call: How to run it; `model(images)` by default.
+        call: How to run it; `model(*inputs)` by default.
 
     Raises:
         ValueError: A module runs inside a scan or another transformation, so that its values can't be taken out.
     """
-    model = nnx.clone(model)
+    model, inputs = nnx.clone(model), _listed(images)
     if hasattr(model, "execution"):
         model.execution = dataclasses.replace(model.execution, scan=False, remat="none")  # pyright: ignore
     modules = [(".".join(map(str, path)), module) for path, module in nnx.iter_modules(model)]
@@ -89,10 +76,10 @@ def capture_flax(
         setattr(module, _PATH, path)
     graphdef, state = nnx.split(model)
     given = next((leaf.dtype for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.floating)), None)
-    number = np.dtype(DTYPES[dtype]) if dtype else given or images.dtype
+    number = np.dtype(DTYPES[dtype]) if dtype else given or inputs[0].dtype
     places: list[tuple[str, bool]] = []
 
-    def run(state: Any, images: jax.Array) -> list[jax.Array]:
+    def run(state: Any, inputs: Sequence[jax.Array]) -> list[jax.Array]:
         """Values of the places, which tracing appends to the list."""
         places.clear()
         values: list[jax.Array] = []
@@ -105,7 +92,7 @@ def capture_flax(
 
         model = nnx.merge(graphdef, state)
         with _wrapped({type(module) for _, module in modules}, record):
-            output = model(images) if call is None else call(model, images)  # pyright: ignore
+            output = model(*inputs) if call is None else call(model, *inputs)  # pyright: ignore
         if call is not None:
             record(model, output, is_input=False)
         return values
@@ -113,13 +100,13 @@ def capture_flax(
     with exact_jax(number):
         state = jax.tree.map(lambda x: x.astype(number) if jnp.issubdtype(x.dtype, jnp.floating) else x, state)
         try:
-            values = jax.jit(run)(state, jnp.asarray(images.astype(number)))
+            values = jax.jit(run)(state, [jnp.asarray(in_precision(value, number)) for value in inputs])
         except jax.errors.UnexpectedTracerError as error:
             raise ValueError(
                 "model: a module runs inside of scan, vmap or remat, from where no value can be taken; expected "
                 "modules that are called one by one"
             ) from error
-        recorder = _Recorder([images.astype(number)])
+        recorder = _Recorder([in_precision(value, number) for value in inputs])
         for (path, is_input), value in zip(places, values, strict=True):
             recorder.add(path, partial(np.asarray, value), is_input=is_input)
     return recorder.captured
@@ -127,7 +114,7 @@ def capture_flax(
 
 def capture_torch(
     model: nn.Module,
-    images: np.ndarray,
+    images: Given,
     *,
     dtype: str | None = None,
     call: Call | None = None,
@@ -135,38 +122,34 @@ def capture_torch(
 ) -> Captured:
     """The intermediates of a PyTorch model, ours or any other, in the order in which they are computed.
 
-    Of outputs that are tuples, dictionaries or dataclasses the first tensor is taken. What convolutions take and
-    return is brought to (b, h, w, c).
+    Of outputs that are tuples, dictionaries or dataclasses the first tensor is taken. Arrays with four axes of a module
+    that has convolutions in it are brought to (b, h, w, c).
 
     Args:
         model: In the mode it is to run in; unchanged.
-        images: Float (b, h, w, c), whatever the model takes: it is given (b, c, h, w).
+        images: Float (b, h, w, c), whatever the model takes: it is given (b, c, h, w); all inputs in a sequence for a
+            model of more than one.
         dtype: `float64`, `float32` or `bfloat16`, for the floating-point parameters; None leaves them.
-        call: How to run it; `model(images)` by default.
+        call: How to run it; `model(*inputs)` by default.
         places: Keep these alone; those too that repeat others, which are left out by default.
     """
     if dtype is not None:
         model = in_dtype(model, getattr(torch, dtype))
     parameter = next((p for p in model.parameters() if p.is_floating_point()), None)
-    inputs = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
-    if parameter is not None:
-        inputs = inputs.to(parameter.device, parameter.dtype)
-    elif dtype is not None:
-        inputs = inputs.to(getattr(torch, dtype))
-    given = vit_torch.state_dict.to_numpy(inputs)
-    recorder = _Recorder([given, given.transpose(0, 2, 3, 1)], places=places)
+    number = parameter.dtype if parameter is not None else getattr(torch, dtype) if dtype is not None else None
+    inputs = [_placed(value, number, None if parameter is None else parameter.device) for value in _listed(images)]
+    given = [vit_torch.state_dict.to_numpy(value) for value in inputs]
+    recorder = _Recorder([*given, *map(channels_last, given)], places=places)
+    on_maps = {module for module in model.modules() if _is_on_maps(module)}
 
     def record(path: str, module: nn.Module, value: Any, *, is_input: bool) -> None:
         tensor = first_array(value, torch.Tensor)
         if tensor is not None:
-            first = tensor.ndim == 4 and isinstance(module, _CHANNELS_FIRST)
-            tensor = tensor.permute(0, 2, 3, 1) if first else tensor
+            tensor = channels_last(tensor) if module in on_maps else tensor
             recorder.add(path, partial(vit_torch.state_dict.to_numpy, tensor), is_input=is_input)
 
     with ExitStack() as stack, torch.no_grad():
         for path, module in model.named_modules():
-            if isinstance(module, _TRANSPARENT):
-                continue
             before = module.register_forward_pre_hook(
                 lambda module, args, kwargs, path=path: record(path, module, (args, kwargs), is_input=True),
                 with_kwargs=True,
@@ -176,7 +159,7 @@ def capture_torch(
             )
             stack.callback(before.remove)
             stack.callback(after.remove)
-        output = model(inputs) if call is None else call(model, inputs)
+        output = model(*inputs) if call is None else call(model, *inputs)
         if call is not None:
             record("", model, output, is_input=False)
     return recorder.captured
@@ -188,6 +171,21 @@ def in_dtype(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     if all(tensor.dtype == dtype for tensor in tensors if tensor.is_floating_point()):
         return model
     return copy.deepcopy(model).to(dtype)
+
+
+def _listed(images: Given) -> list[np.ndarray]:
+    return [images] if isinstance(images, np.ndarray) else list(images)
+
+
+def _placed(value: np.ndarray, number: torch.dtype | None, device: torch.device | None) -> torch.Tensor:
+    """An input as a PyTorch model takes it: floats in its precision, images (b, c, h, w)."""
+    tensor = vit_torch.state_dict.from_numpy(channels_first(value)).to(device)
+    return tensor.to(number) if tensor.is_floating_point() else tensor
+
+
+def _is_on_maps(module: nn.Module) -> bool:
+    """Whether a module's arrays with four axes are maps (b, c, h, w): a part of it is one that has no others."""
+    return any(isinstance(part, _ON_MAPS) or getattr(part, "channels_first", False) for part in module.modules())
 
 
 def first_array(value: Any, kind: type | tuple[type, ...]) -> Any:
@@ -255,7 +253,7 @@ def _wrapped(classes: set[type], record: Callable[..., None]) -> Iterator[None]:
     def wrap(cls: type, original: Callable[..., Any]) -> Callable[..., Any]:
         def call(self: Any, *args: Any, **kwargs: Any) -> Any:
             # Neither what a subclass reaches through `super()`, nor a module that the model makes as it runs.
-            known = type(self) is cls and hasattr(self, _PATH) and cls not in _TRANSPARENT
+            known = type(self) is cls and hasattr(self, _PATH)
             if known:
                 record(self, (args, kwargs), is_input=True)
             output = original(self, *args, **kwargs)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import torch
 from flax import nnx
@@ -17,9 +17,21 @@ import vit_torch.state_dict
 from ..checkpoints import Checkpoint
 from ..configs import Config, Execution
 from ..tolerances import FORWARD
+from .parameters import as_inputs
 from .report import CheckReport, Part, PrecisionReport
-from .target import ImageSize, check_dtypes, open_target
-from .twins import DTYPES, Plant, Tensors, exact_jax, flax_model, torch_images, torch_model
+from .target import Given, ImageSize, check_dtypes, open_target
+from .twins import (
+    DTYPES,
+    Plant,
+    Tensors,
+    channels_last,
+    exact_jax,
+    flax_inputs,
+    flax_model,
+    precision_of,
+    torch_inputs,
+    torch_model,
+)
 
 Outputs = dict[str, np.ndarray]
 
@@ -32,11 +44,11 @@ def check_forward(
     image_size: ImageSize = None,
     batch_size: int = 2,
     seed: int = 0,
-    images: np.ndarray | None = None,
+    images: Given = None,
     execution: Execution = Execution(),
     plant: Plant | None = None,
 ) -> CheckReport:
-    """Compares the twins: patch embedding, the output of every block, `forward_features` and the logits.
+    """Compares the twins place by place: of a flat ViT the patch embedding, every block, features and logits.
 
     The parameters are float64 values cast down to each precision, the same for both frameworks: those of the
     checkpoint, or random ones in every tensor. The report also says whether both models hold them bit for bit.
@@ -48,7 +60,7 @@ def check_forward(
         image_size: Another input size; the position embedding of a checkpoint is resized.
         batch_size: Number of random images.
         seed: Of random images and parameters.
-        images: Normalised (b, h, w, c) of the input size, instead of random ones.
+        images: Normalised (b, h, w, c) of the input size, instead of random ones; by name for a model of more inputs.
         execution: How both models run.
         plant: Changes the PyTorch model before it runs, to see whether the check notices.
 
@@ -60,48 +72,68 @@ def check_forward(
     target = open_target(model, depth=depth, image_size=image_size, batch_size=batch_size, seed=seed, images=images)
     precisions, faults = [], list(target.faults)
     for dtype, tensors in target.cast(dtypes):
-        left, flax_faults = run_flax(target.config, tensors, target.images, execution)
-        right, torch_faults = run_torch(target.config, tensors, target.images, execution, plant)
+        left, flax_faults = run_flax(target.config, tensors, target.inputs, execution)
+        right, torch_faults = run_torch(target.config, tensors, target.inputs, execution, plant)
         faults += [f"{dtype} {fault}" for fault in (*flax_faults, *torch_faults)]
         part = Part.of("outputs", left, right, FORWARD[dtype].limit)
         precisions.append(PrecisionReport(dtype=dtype, parts=(part,)))
     return CheckReport.of("forward", target, seed, precisions, faults)
 
 
-def run_flax(config: Config, tensors: Tensors, images: np.ndarray, execution: Execution) -> tuple[Outputs, list[str]]:
-    """Outputs by place, and the tensors that the model doesn't hold bit for bit."""
-    dtype = next(iter(tensors.values())).dtype
+def run_flax(
+    config: Config, tensors: Tensors, images: np.ndarray | Mapping[str, np.ndarray], execution: Execution
+) -> tuple[Outputs, list[str]]:
+    """Outputs by place, and the tensors that the model doesn't hold bit for bit.
+
+    Args:
+        config: The config of the model.
+        tensors: By canonical name, all in one precision.
+        images: Normalised (b, h, w, c); every input by name for a model of more than one.
+        execution: How the model runs.
+    """
+    dtype = precision_of(tensors)
     with exact_jax(dtype):
         model, faults = flax_model(config, tensors, execution)
         graphdef, state = nnx.split(model)
-        run = jax.jit(lambda state, images: _outputs(nnx.merge(graphdef, state), images))
-        outputs = run(state, jnp.asarray(images.astype(dtype)))
-        return {place: np.asarray(value) for place, value in zip(places(config), outputs, strict=True)}, faults
+        run = jax.jit(lambda state, inputs: _outputs(nnx.merge(graphdef, state), config, inputs))
+        outputs = run(state, flax_inputs(as_inputs(config, images), dtype))
+        return {place: np.asarray(value) for place, value in zip(config.places, outputs, strict=True)}, faults
 
 
 def run_torch(
-    config: Config, tensors: Tensors, images: np.ndarray, execution: Execution, plant: Plant | None
+    config: Config,
+    tensors: Tensors,
+    images: np.ndarray | Mapping[str, np.ndarray],
+    execution: Execution,
+    plant: Plant | None,
 ) -> tuple[Outputs, list[str]]:
-    """As `run_flax`."""
+    """As `run_flax`; maps are brought to (b, h, w, c)."""
     model, faults = torch_model(config, tensors, execution, plant)
     with torch.inference_mode():
-        outputs = _outputs(model, torch_images(images, next(iter(tensors.values())).dtype))
-    arrays = (vit_torch.state_dict.to_numpy(value) for value in outputs)
-    return dict(zip(places(config), arrays, strict=True)), faults
+        outputs = _outputs(model, config, torch_inputs(as_inputs(config, images), precision_of(tensors)))
+    arrays = (vit_torch.state_dict.to_numpy(channels_last(value)) for value in outputs)
+    return dict(zip(config.places, arrays, strict=True)), faults
 
 
-def places(config: Config) -> list[str]:
-    """Names of what is compared, in the order of the forward pass."""
-    return ["patch_embed", *(f"blocks.{i}" for i in range(config.depth)), "forward_features", "logits"]
+def intermediates(model: Any, config: Config, inputs: Sequence[Any]) -> list[Any]:
+    """What is embedded and what each unit returns; the same code for both frameworks."""
+    embedded = [_part(model, name)(*inputs) for name in config.embeddings]
+    return [*embedded, *model.forward_intermediates(*inputs)]
 
 
-def intermediates(model: Any, images: Any) -> list[Any]:
-    """The embedded patches and the output of each block; the same code for both frameworks."""
-    return [model.patch_embed(images), *model.forward_intermediates(images)]
+def one_by_one(value: Any) -> list[Any]:
+    """The arrays of what a model returns: one, or several in a tuple."""
+    return list(value) if isinstance(value, tuple | list) else [value]
 
 
-def _outputs(model: Any, images: Any) -> list[Any]:
+def _outputs(model: Any, config: Config, inputs: Sequence[Any]) -> list[Any]:
     """What is compared."""
-    features = model.forward_features(images)
-    # As `model(images)` does, which would run the blocks once more.
-    return [*intermediates(model, images), features, model.forward_head(features)]
+    features = model.forward_features(*inputs)
+    # As `model(*inputs)` does, which would run the blocks once more.
+    outputs = model.forward_head(features)
+    return [*intermediates(model, config, inputs), *one_by_one(features), *one_by_one(outputs)]
+
+
+def _part(model: Any, name: str) -> Any:
+    """A submodule by its path."""
+    return functools.reduce(getattr, name.split("."), model)

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from ..checkpoints import Checkpoint
 from ..configs import Config, Execution
 from ..tolerances import LAYERS
 from .capture import capture_flax, capture_torch
 from .report import CheckReport, Part, PrecisionReport
-from .target import ImageSize, check_dtypes, open_target
+from .target import Given, ImageSize, check_dtypes, open_target
 from .twins import DTYPES, Plant, exact_jax, flax_model, torch_model
 
 
@@ -24,7 +22,7 @@ def check_layers(
     image_size: ImageSize = None,
     batch_size: int = 2,
     seed: int = 0,
-    images: np.ndarray | None = None,
+    images: Given = None,
     plant: Plant | None = None,
 ) -> CheckReport:
     """Compares every intermediate of the twins; the first one that diverges is next to the cause.
@@ -36,7 +34,7 @@ def check_layers(
         image_size: Another input size; the position embedding of a checkpoint is resized.
         batch_size: Number of random images.
         seed: Of random images and parameters.
-        images: Normalised (b, h, w, c) of the input size, instead of random ones.
+        images: Normalised (b, h, w, c) of the input size, instead of random ones; by name for a model of more inputs.
         plant: Changes the PyTorch model before it runs, to see whether the check notices.
 
     Raises:
@@ -52,9 +50,9 @@ def check_layers(
     for dtype, tensors in target.cast(dtypes):
         with exact_jax(DTYPES[dtype]):
             flax, flax_faults = flax_model(target.config, tensors, Execution())
-            left = capture_flax(flax, target.images)
+            left = capture_flax(flax, list(target.inputs.values()))
         torch, torch_faults = torch_model(target.config, tensors, Execution(), plant)
-        right = capture_torch(torch, target.images)
+        right = capture_torch(torch, list(target.inputs.values()))
         faults += [f"{dtype} {fault}" for fault in (*flax_faults, *torch_faults)]
         precisions.append(PrecisionReport(dtype=dtype, parts=(Part.of("layers", left, right, LAYERS[dtype].limit),)))
     return CheckReport.of("layers", target, seed, precisions, faults)

@@ -156,7 +156,7 @@ class CheckReport:
             level=level,
             name=target.name,
             config=target.config,
-            batch_size=len(target.images),
+            batch_size=target.batch_size,
             seed=seed,
             precisions=tuple(precisions),
             parameter_faults=tuple(faults),

@@ -1,9 +1,9 @@
-"""What a check is about: a config, its tensors, and images."""
+"""What a check is about: a config, its tensors, and what its model is called with."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,10 +20,12 @@ from ..checkpoints import Checkpoint
 from ..checkpoints.formats import hub
 from ..compare import not_identical
 from ..configs import Config
-from .parameters import random_images, random_parameters
+from .parameters import Inputs, as_inputs, random_inputs, random_parameters
 from .twins import DTYPES, Tensors, exact_jax
 
 ImageSize = int | tuple[int, int] | None
+# Images instead of random ones, or every input by name.
+Given = np.ndarray | Mapping[str, np.ndarray] | None
 Work = Literal["forward", "backward", "training"]
 # How often the tensors exist in float64: source, cast and one model; both sides' gradients; both sides' parameters, two
 # moments and their average.
@@ -35,18 +37,23 @@ class Target:
     """What is checked.
 
     Attributes:
-        name: Of the model, or its path.
-        config: With the depth and the image size that were asked for.
+        name: The name of the model, or its path.
+        config: The config with the depth and the image size that were asked for.
         tensors: By canonical name, float64 or as the checkpoint has them.
-        images: Normalised (b, h, w, c).
+        inputs: By name: images normalised (b, h, w, c), token ids (b, t).
         faults: Tensors that a framework's `load` gives another value than the file has.
     """
 
     name: str
     config: Config
     tensors: Tensors
-    images: np.ndarray
+    inputs: Inputs
     faults: tuple[str, ...] = ()
+
+    @property
+    def batch_size(self) -> int:
+        """The number of examples."""
+        return len(next(iter(self.inputs.values())))
 
     def cast(self, dtypes: Iterable[str]) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
         """Each precision with the tensors in it."""
@@ -68,7 +75,7 @@ def open_target(
     image_size: ImageSize = None,
     batch_size: int = 2,
     seed: int = 0,
-    images: np.ndarray | None = None,
+    images: Given = None,
     num_classes: int | None = None,
     work: Work = "forward",
 ) -> Target:
@@ -80,7 +87,7 @@ def open_target(
         image_size: Another input size; the position embedding of a checkpoint is resized.
         batch_size: Number of random images.
         seed: Of random images and parameters.
-        images: Normalised (b, h, w, c) of the input size, instead of random ones.
+        images: Normalised (b, h, w, c) of the input size, instead of random ones; by name for a model of more inputs.
         num_classes: Another number of classes; a checkpoint gets a new head.
         work: What there must be memory for.
 
@@ -88,7 +95,8 @@ def open_target(
         ValueError: An unknown name, or a model that wouldn't fit in memory.
         CheckpointError: Not a readable checkpoint.
     """
-    count = batch_size if images is None else len(images)
+    given = next(iter(images.values())) if isinstance(images, Mapping) else images
+    count = batch_size if given is None else len(given)
     if isinstance(model, str) and model not in configs.names() and _is_checkpoint(model):
         model = Path(model)
     if isinstance(model, Path | Checkpoint):
@@ -105,8 +113,8 @@ def open_target(
         # Before its values are drawn.
         _check_fits(name, config, count, work)
         tensors, faults = random_parameters(checkpoints.parameter_shapes(config), seed), []
-    images = random_images(config, batch_size, seed) if images is None else images
-    return Target(name=name, config=config, tensors=tensors, images=images, faults=tuple(faults))
+    inputs = random_inputs(config, batch_size, seed) if images is None else as_inputs(config, images)
+    return Target(name=name, config=config, tensors=tensors, inputs=inputs, faults=tuple(faults))
 
 
 def _check_fits(name: str, config: Config, batch_size: int, work: Work) -> None:
@@ -121,12 +129,8 @@ def required_bytes(config: Config, batch_size: int = 2, *, work: Work = "forward
     Besides the tensors there are one framework's activations at a time: those of one block, or of all where there is a
     backward pass.
     """
-    tokens = config.num_patches + config.num_prefix_tokens
-    attention = 3 * config.num_heads * tokens**2
-    activations = tokens * (12 * config.embed_dim + 4 * config.mlp_dim)
-    blocks = 1 if work == "forward" else config.depth
-    per_image = blocks * (attention + activations) + tokens * config.depth * config.embed_dim
-    return 8 * (_COPIES[work] * checkpoints.parameter_count(config) + batch_size * per_image)
+    activations = config.activations(backward=work != "forward")
+    return 8 * (_COPIES[work] * checkpoints.parameter_count(config) + batch_size * activations)
 
 
 def fits(config: Config, batch_size: int = 2, memory: int | None = None, *, work: Work = "forward") -> bool:

@@ -15,7 +15,7 @@ from vit_torch.models import VisionTransformer
 
 from .. import configs
 from ..checkpoints.resize import resize_grid
-from ..configs import Config
+from ..configs import Config, VitConfig
 from ..configs.preprocessing import Preprocessing
 from ..configs.vit import ResizeKernel
 
@@ -108,6 +108,7 @@ def resized_otherwise(model: VisionTransformer, config: Config, tensors: Mapping
         config: Of the checkpoint.
         tensors: Of the checkpoint.
     """
+    config = VitConfig.of(config)
     if model.pos_embed is None or config.grid_size == model.config.grid_size:
         return
     prefix = config.num_pos_embed_prefix
@@ -144,7 +145,7 @@ def _change_positions(function: Callable[[Tensor], Tensor], module: Any) -> None
     module.pos_embed.copy_(function(module.pos_embed.clone()))
 
 
-def _transposed(config: Config, positions: Tensor) -> Tensor:
+def _transposed(config: VitConfig, positions: Tensor) -> Tensor:
     prefix = config.num_pos_embed_prefix
     grid = positions[:, prefix:].unflatten(1, config.grid_size).transpose(1, 2).flatten(1, 2)
     return torch.cat([positions[:, :prefix], grid], dim=1)

@@ -17,6 +17,8 @@ in several processes, where it is `torch.nn.SyncBatchNorm` on any device, and in
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -41,6 +43,7 @@ class BatchNorm(nn.Module):
         ValueError: The momentum isn't a share.
     """
 
+    channels_first: ClassVar = True
     running_mean: Tensor
     running_var: Tensor
 
