@@ -45,8 +45,7 @@ def decay_mask(model: Any) -> dict[str, bool]:
 
 def learning_rate_scales(model: Any, layer_decay: float) -> dict[str, float]:
     """Factor of each parameter's learning rate, by canonical name."""
-    depth = model.config.depth
-    return {name: learning_rate_scale(name, depth=depth, layer_decay=layer_decay) for name in _trained(model)}
+    return {name: learning_rate_scale(name, model.config, layer_decay) for name in _trained(model)}
 
 
 def learning_rate(count: int, optimizer: Optimizer, *, steps: int) -> float:

@@ -10,15 +10,6 @@ from .recipe import Optimizer
 
 # What each optimiser remembers of a tensor, in optax's words.
 MOMENTS: dict[str, tuple[str, ...]] = {"adamw": ("mu", "nu"), "sgd": ("trace",)}
-# What comes after the blocks, by the first part of its name; anything else outside of the blocks comes before them.
-_AFTER_BLOCKS = ("norm", "cls_norm", "fc_norm", "attn_pool", "pre_logits", "head", "head_dist")
-
-
-def expect_trainable(config: Config) -> None:
-    """Raises ValueError for a model with BatchNorm, whose statistics training would have to update."""
-    if config.stem != "patch":
-        expected = "'patch' for training, which doesn't update the statistics of BatchNorm"
-        raise ValueError(f"stem: got {config.stem!r}, expected {expected}")
 
 
 def decays(name: str, shape: Sequence[int]) -> bool:
@@ -34,17 +25,15 @@ def decays(name: str, shape: Sequence[int]) -> bool:
     return name.endswith(".weight") and len(shape) > 1
 
 
-def learning_rate_scale(name: str, *, depth: int, layer_decay: float) -> float:
+def learning_rate_scale(name: str, config: Config, layer_decay: float) -> float:
     """Factor of a tensor's learning rate: 1 after the blocks, times `layer_decay` for each block towards the input.
 
     Args:
         name: Canonical, such as `blocks.0.attn.qkv.weight`.
-        depth: Number of blocks.
-        layer_decay: Of the recipe's optimiser.
+        config: The model's, which says where the tensor lies.
+        layer_decay: The factor of the recipe's optimiser.
     """
-    first, *rest = name.split(".")
-    after = 0 if first in _AFTER_BLOCKS else depth + 1
-    return layer_decay ** (depth - int(rest[0]) if first == "blocks" else after)
+    return layer_decay ** (config.depth + 1 - config.layer_of(name))
 
 
 def learning_rate(step: int, optimizer: Optimizer, steps: int) -> float:

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from parity.configs import Execution
 
@@ -28,7 +28,8 @@ def run_blocks(
     x: Tokens,
     *,
     rotation: Rotation | list[Rotation] | None = None,
-    bias: Float[Array, "nh n n"] | None = None,
+    mask: Bool[Array, "*b_nh_n m"] | None = None,
+    bias: Float[Array, "*b_nh_n m"] | None = None,
     drop_path_rates: Sequence[float],
     key: random.Key | None = None,
     execution: Execution = Execution(),
@@ -40,10 +41,12 @@ def run_blocks(
     given blocks.
 
     Args:
-        blocks: Modules called as `block(x, rotation=, bias=, keep_rate=, key=, execution=)`.
+        blocks: Modules called as `block(x, rotation=, bias=, keep_rate=, key=, execution=)`, and with `mask=` where
+            there is one.
         x: Tokens.
         rotation: Of query and key: one for all blocks, or one for each.
-        bias: Of attention, for all blocks.
+        mask: True where a token may attend to another, in all blocks; broadcastable to (b, nh, n, n).
+        bias: What is added to the scores, in all blocks; broadcastable to the same shape.
         drop_path_rates: One for each block.
         key: Of the random masks; None for none.
         execution: Whether to scan and what to recompute in the backward pass.
@@ -60,6 +63,7 @@ def run_blocks(
     outputs: list[Tokens] = []
     own = rotation if isinstance(rotation, list) else [None] * len(blocks)
     shared = {"rotation": None if isinstance(rotation, list) else rotation, "bias": bias}
+    shared |= {} if mask is None else {"mask": mask}
     parts = [(*nnx.split(block), *rest, block) for block, *rest in zip(blocks, keys, rates, own, strict=True)]
     for _, group in itertools.groupby(parts, key=_kind if execution.scan else id):
         graphdefs, *inputs, owners = zip(*group, strict=True)

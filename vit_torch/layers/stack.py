@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
@@ -24,7 +24,8 @@ def run_blocks(
     x: Tokens,
     *,
     rotation: Rotation | list[Rotation] | None = None,
-    bias: Float[Tensor, "nh n n"] | None = None,
+    mask: Bool[Tensor, "*b_nh_n m"] | None = None,
+    bias: Float[Tensor, "*b_nh_n m"] | None = None,
     drop_path_rates: Sequence[float],
     key: random.Key | None = None,
     execution: Execution = Execution(),
@@ -36,10 +37,12 @@ def run_blocks(
     once, though the backward pass may run the block again.
 
     Args:
-        blocks: Modules called as `block(x, rotation=, bias=, keep_rate=, key=, execution=)`.
+        blocks: Modules called as `block(x, rotation=, bias=, keep_rate=, key=, execution=)`, and with `mask=` where
+            there is one.
         x: Tokens.
         rotation: Of query and key: one for all blocks, or one for each.
-        bias: Of attention, for all blocks.
+        mask: True where a token may attend to another, in all blocks; broadcastable to (b, nh, n, n).
+        bias: What is added to the scores, in all blocks; broadcastable to the same shape.
         drop_path_rates: One for each block.
         key: Of the random masks; None for none.
         execution: What to recompute in the backward pass.
@@ -51,10 +54,11 @@ def run_blocks(
     keys = random.split(key, len(blocks))
     rates = [1 - rate if any(drop_path_rates) else None for rate in drop_path_rates]
     rotations = rotation if isinstance(rotation, list) else [rotation] * len(blocks)
+    shared = {"bias": bias} | ({} if mask is None else {"mask": mask})
     outputs: list[Tokens] = []
     for block, block_key, rate, own in zip(blocks, keys, rates, rotations, strict=True):
         run = _body(block, execution)
-        x = run(x, rotation=own, bias=bias, keep_rate=rate, key=block_key, execution=execution)
+        x = run(x, rotation=own, **shared, keep_rate=rate, key=block_key, execution=execution)
         outputs += [x] if collect else []
     return x, outputs
 
