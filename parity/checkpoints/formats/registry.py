@@ -18,7 +18,7 @@ from ..checkpoint import Checkpoint
 from ..containers.document import read_json
 from ..containers.tensors import dtypes_of, shapes_of
 from ..shapes import parameter_shapes
-from . import google, hub, huggingface, meta, native, open_clip, open_clip_config, run, timm, torchvision
+from . import google, hub, huggingface, meta, native, open_clip, open_clip_config, own_names, run, timm, torchvision
 from .meta_names import is_meta
 from .numerics import FIELDS, with_numerics
 from .opened import Opened
@@ -35,6 +35,8 @@ FORMATS = {
 }
 # What it can be read from: a run of our own, too.
 SOURCES = FORMATS | {"run": run}
+# What no user says: that of a file of tensors alone.
+_OWN_NAMES = "own names"
 # What says all of a model, so that nothing is asked or assumed.
 _WHOLE = ("native", "run")
 _BY_DIRECTORY = {
@@ -68,10 +70,14 @@ _LISTED = 8
 _MANY = 1000
 
 
-def recognise(opened: Opened) -> str:
+def recognise(opened: Opened, model: Config | None = None) -> str:
     """The format of a path: of a directory by its documents, of tensors alone by their names.
 
     A directory without a document and with one file of tensors is that file.
+
+    Args:
+        opened: The path.
+        model: The named model, if there is one: tensors alone of one that no other project's format has are ours.
 
     Raises:
         CheckpointError: No format that is known; says what was found.
@@ -84,6 +90,8 @@ def recognise(opened: Opened) -> str:
             if is_format(path):
                 return format
         opened.path = _lone_file(path)
+    if model is not None and not any(isinstance(model, FORMATS[name].HOLDS) for name in FORMATS if name != "native"):
+        return _OWN_NAMES
     kind = opened.weights().kind
     if kind != "canonical":
         return kind
@@ -171,14 +179,15 @@ def open_checkpoint(
     path = hub.download(str(path)) if str(path).startswith(hub.PREFIX) else Path(path).expanduser()
     opened = Opened(path, prefix=prefix, ignore=(ignore,) if isinstance(ignore, str) else tuple(ignore))
     try:
-        found = format or recognise(opened)
+        found = format or recognise(opened, given.model)
         if found in _WHOLE and (prefix or ignore):
             word = "prefix" if prefix else "ignore"
             raise CheckpointError(
                 f"{path}: {word}: got {prefix or ignore!r}, but a {found} checkpoint is one model; leave it out"
             )
         arguments = (path,) if found in _WHOLE else (opened, given)
-        checkpoint = SOURCES[found].read(*arguments)
+        reader: Any = own_names if found == _OWN_NAMES else SOURCES[found]
+        checkpoint = reader.read(*arguments)
         checkpoint = _with_rest(checkpoint, given)
     except (TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
         # A document may hold anything in any place; what is read on the way to a config can't all be foreseen.
