@@ -15,6 +15,8 @@ from parity import checkpoints, configs
 from parity.checkpoints import Checkpoint, adapt, open_to_load, parameter_count
 from parity.configs import Config, Execution
 
+from . import random
+from .layers.drop import Stochastic
 from .models import Model, create_model
 from .sharding import parameter_shardings
 from .state_dict import Place, load_state_dict, state_dict
@@ -35,6 +37,7 @@ def load(
     prefix: str | None = None,
     ignore: Sequence[str] = (),
     execution: Execution = Execution(),
+    rngs: nnx.Rngs | None = None,
     **fields: Any,
 ) -> Model:
     """The model of a checkpoint, in evaluation mode; an `AssumedWarning` says what had to be assumed of it.
@@ -54,6 +57,8 @@ def load(
         prefix: What the names of the model begin with, where a file has several models.
         ignore: Shell-style patterns of tensors to leave out.
         execution: How to run the model.
+        rngs: What the stream is forked from that the model draws from in training mode, where its config has a rate
+            above 0: `nnx.Rngs(dropout=0)`. None for no stream; then training mode takes a key with each call.
         fields: Config fields that the file doesn't say, such as `num_heads=4`.
 
     Raises:
@@ -69,6 +74,8 @@ def load(
     place = _placer(parameter_shardings(built, mesh) if mesh is not None else {}, dtype)
     load_state_dict(built, tensors, source=str(checkpoint.path), place=place)
     built.eval()
+    if isinstance(built, Stochastic) and built.draws:
+        built.rngs = random.stream(rngs)
     return built
 
 

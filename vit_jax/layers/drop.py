@@ -16,6 +16,8 @@ start or raises, for a silent no-op would train another model; PyTorch draws fro
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import jax
 from flax import nnx
 from jaxtyping import Array, Float
@@ -35,6 +37,9 @@ class Stochastic(nnx.Module):
             scanned, a stream of their own would repeat, so that a model has one and gives its layers keys.
     """
 
+    # What gives a model its stream, for the advice of an error; a model's layers are given keys.
+    origin: ClassVar[str] = ""
+
     def __init__(self, draws: bool, *, rngs: nnx.Rngs | None = None):
         self.draws = draws
         self.deterministic = False
@@ -49,10 +54,8 @@ class Stochastic(nnx.Module):
         if key is not None or self.deterministic or not self.draws:
             return key
         if self.rngs is None:
-            ways = (
-                "pass key=vit_jax.random.key(seed), call model.eval() to drop nothing, "
-                "or give create_model or load a dropout stream: rngs=nnx.Rngs(params=0, dropout=1)"
-            )
+            ways = "pass key=vit_jax.random.key(seed), or call eval() to draw nothing"
+            ways += f", or give {self.origin} a stream: rngs=nnx.Rngs(params=0, dropout=1)" if self.origin else ""
             raise ValueError(f"key: got None in training mode for {type(self).__name__}, expected one; {ways}")
         return self.rngs()
 
