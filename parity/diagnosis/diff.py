@@ -76,10 +76,7 @@ def diff(
     alignment = align(*captures.places)
     comparison = _compare(captures, alignment)
     place = first_difference(captures, alignment, comparison, limit)
-    tried, verdict = Trials(), None
-    if place is not None and diagnose:
-        tried = try_all(captures, alignment, place, limit)
-        verdict = judge(tried, place, limit)
+    tried = Trials() if place is None or not diagnose else try_all(captures, alignment, place, limit)
     return DiffReport(
         left=left.name,
         right=right.name,
@@ -88,9 +85,9 @@ def diff(
         comparison=comparison,
         place=place,
         trials=tried.trials,
-        verdict=verdict,
+        verdict=None if place is None else judge(tried, place, limit),
         tried_on=tried.tried_on,
-        notes=(*captures.notes, *_assumed(left), *_assumed(right), *_differences_of_ours(left, right)),
+        notes=_notes(captures),
     )
 
 
@@ -113,15 +110,17 @@ def first_difference(
             return FirstDifference(left=pair.left, right=pair.right, found=found, rms=sizes, before=before)
     if OUTPUT in {pair.left for pair in alignment.pairs}:
         return None
-    shapes = dict(left_shape=left[OUTPUT].shape, right_shape=right[OUTPUT].shape)
-    found = Difference(name=OUTPUT, **shapes, relative_l2=np.inf, max_abs=np.inf)
+    shapes = left[OUTPUT].shape, right[OUTPUT].shape
+    found = Difference(name=OUTPUT, left_shape=shapes[0], right_shape=shapes[1], relative_l2=np.inf, max_abs=np.inf)
     sizes = (_rms(left[OUTPUT]), _rms(right[OUTPUT]))
     before = alignment.pairs[-1] if alignment.pairs else None
     return FirstDifference(left=OUTPUT, right=OUTPUT, found=found, rms=sizes, before=before)
 
 
-def _assumed(side: Side) -> list[str]:
-    return [f"{side.name}: assumed {text}" for text in side.assumed]
+def _notes(captures: Captures) -> tuple[str, ...]:
+    """What else there is to say: of the precision, of what was assumed, and of how two models of ours differ."""
+    assumed = [f"{side.name}: assumed {text}" for side in captures.sides for text in side.assumed]
+    return (*captures.notes, *assumed, *_differences_of_ours(*captures.sides))
 
 
 def _random_images(

@@ -264,10 +264,11 @@ def _object(name: str, target: Any, framework: str | None, layout: ImageLayout |
     """A model, or a function of images; what needs no argument makes one."""
     if not isinstance(target, nn.Module | nnx.Module) and _needs_nothing(target):
         target = target()
-    if isinstance(target, tuple(TORCH_MODELS.values())):
+    ours: Any = tuple(TORCH_MODELS.values()), tuple(FLAX_MODELS.values())
+    if isinstance(target, ours[0]):
         tensors = vit_torch.state_dict.state_dict(target)
         return Side(name=name, framework="torch", config=target.config, tensors=tensors, target=target)
-    if isinstance(target, tuple(FLAX_MODELS.values())):
+    if isinstance(target, ours[1]):
         tensors = vit_jax.state_dict.state_dict(target)
         return Side(name=name, framework="flax", config=target.config, tensors=tensors, target=target)
     if isinstance(target, nn.Module | nnx.Module):

@@ -46,7 +46,7 @@ _LOOKED_FOR = (
 )
 
 
-class Target(Protocol):
+class Destination(Protocol):
     """What a format writes, so that its place can be checked before a source is read."""
 
     def check(self, path: str | Path, source: str | Path | None = None) -> None:
@@ -77,7 +77,7 @@ class Directory:
     weights: str = WEIGHTS
 
     def check(self, path: str | Path, source: str | Path | None = None) -> None:
-        """Checks a place, as `Target.check`."""
+        """Checks a place, as `Destination.check`."""
         try:
             outputs.check_directory(path)
             if source is not None:
@@ -121,7 +121,7 @@ class File:
     is_ours: Callable[[Path], bool]
 
     def check(self, path: str | Path, source: str | Path | None = None) -> None:
-        """Checks a place, as `Target.check`."""
+        """Checks a place, as `Destination.check`."""
         if Path(path).suffix != self.suffix:
             raise CheckpointError(f"{path}: this format is one file, expected a name that ends in {self.suffix}")
         try:
@@ -146,7 +146,7 @@ def write_directory(
         documents: JSON values by file name.
 
     Raises:
-        CheckpointError: The same as from `Target.check`, or tensors that the container can't hold.
+        CheckpointError: The same as from `Destination.check`, or tensors that the container can't hold.
         OSError: The disk refuses.
     """
     target.check(path)
