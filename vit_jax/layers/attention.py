@@ -82,8 +82,7 @@ def dot_product_attention(
         return jax.nn.dot_product_attention(q, k, v, bias=bias, scale=scale)
     mask = _four_axes(mask)
     some = mask.any(axis=-1, keepdims=True)
-    # A query without a key sees all of them, so that no gradient is NaN, and its result is replaced.
-    x = jax.nn.dot_product_attention(q, k, v, bias=bias, mask=mask | ~some, scale=scale)
+    x = jax.nn.dot_product_attention(q, k, v, bias=bias, mask=mask, scale=scale)
     return jnp.where(some.swapaxes(1, 2), x, 0)
 
 

@@ -79,7 +79,7 @@ def dot_product_attention(
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale).transpose(1, 2)
     mask = _four_axes(mask)
     some = mask.any(dim=-1, keepdim=True)
-    # A query without a key sees all of them, so that no gradient is NaN, and its result is replaced.
+    # Kernels differ in what they make of a query without a key, NaN included: it sees all, and its result is replaced.
     seen = mask | ~some
     seen = seen if bias is None else torch.where(seen, bias, -torch.inf)
     x = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=scale)
