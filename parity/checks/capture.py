@@ -27,6 +27,8 @@ import torch
 from flax import nnx
 from torch import nn
 
+import vit_jax.layers.drop
+import vit_torch.layers.drop
 import vit_torch.state_dict
 
 from .twins import DTYPES, channels_first, channels_last, exact_jax, in_precision
@@ -45,6 +47,14 @@ _ON_MAPS = (
     nn.AvgPool2d,
     nn.AdaptiveAvgPool2d,
     nn.Upsample,
+)
+
+# Ours that return what they are given, so that they would name places of their caller.
+_TRANSPARENT = (
+    vit_jax.layers.drop.Dropout,
+    vit_jax.layers.drop.DropPath,
+    vit_torch.layers.drop.Dropout,
+    vit_torch.layers.drop.DropPath,
 )
 
 Captured = dict[str, np.ndarray]
@@ -150,6 +160,8 @@ def capture_torch(
 
     with ExitStack() as stack, torch.no_grad():
         for path, module in model.named_modules():
+            if isinstance(module, _TRANSPARENT):
+                continue
             before = module.register_forward_pre_hook(
                 lambda module, args, kwargs, path=path: record(path, module, (args, kwargs), is_input=True),
                 with_kwargs=True,
@@ -253,7 +265,7 @@ def _wrapped(classes: set[type], record: Callable[..., None]) -> Iterator[None]:
     def wrap(cls: type, original: Callable[..., Any]) -> Callable[..., Any]:
         def call(self: Any, *args: Any, **kwargs: Any) -> Any:
             # Neither what a subclass reaches through `super()`, nor a module that the model makes as it runs.
-            known = type(self) is cls and hasattr(self, _PATH)
+            known = type(self) is cls and hasattr(self, _PATH) and cls not in _TRANSPARENT
             if known:
                 record(self, (args, kwargs), is_input=True)
             output = original(self, *args, **kwargs)

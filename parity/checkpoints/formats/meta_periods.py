@@ -88,11 +88,12 @@ def check_periods(tensors: Mapping[str, np.ndarray], rope: Rope | None, head_dim
 
 def periods_of(rope: Rope, head_dim: int) -> np.ndarray:
     """The periods that a file keeps, in float64."""
-    if rope.kind != "centered":
-        return 2 * math.pi / frequencies(head_dim, temperature=rope.temperature)
-    return 2 * math.pi / centered_frequencies(
-        head_dim, temperature=rope.temperature, min_period=rope.min_period, max_period=rope.max_period
-    )
+    if rope.kind == "centered":
+        ends: dict[str, Any] = dict(min_period=rope.min_period, max_period=rope.max_period)
+        radians = centered_frequencies(head_dim, temperature=rope.temperature, **ends)
+    else:
+        radians = frequencies(head_dim, temperature=rope.temperature)
+    return 2 * math.pi / radians
 
 
 def _shown(periods: np.ndarray, path: Path) -> Rope:
