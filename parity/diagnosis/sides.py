@@ -264,11 +264,10 @@ def _object(name: str, target: Any, framework: str | None, layout: ImageLayout |
     """A model, or a function of images; what needs no argument makes one."""
     if not isinstance(target, nn.Module | nnx.Module) and _needs_nothing(target):
         target = target()
-    ours: Any = tuple(TORCH_MODELS.values()), tuple(FLAX_MODELS.values())
-    if isinstance(target, ours[0]):
+    if _is_of(TORCH_MODELS, target):
         tensors = vit_torch.state_dict.state_dict(target)
         return Side(name=name, framework="torch", config=target.config, tensors=tensors, target=target)
-    if isinstance(target, ours[1]):
+    if _is_of(FLAX_MODELS, target):
         tensors = vit_jax.state_dict.state_dict(target)
         return Side(name=name, framework="flax", config=target.config, tensors=tensors, target=target)
     if isinstance(target, nn.Module | nnx.Module):
@@ -276,6 +275,11 @@ def _object(name: str, target: Any, framework: str | None, layout: ImageLayout |
     if not callable(target):
         raise ValueError(f"{name}: got {type(target).__name__}, expected a model or a function of images")
     return Side(name=name, framework=framework or _framework_of(target), target=target, layout=layout)
+
+
+def _is_of(models: Mapping[str, Any], target: Any) -> bool:
+    """Whether something is a model of ours."""
+    return isinstance(target, tuple(models.values()))
 
 
 def _needs_nothing(target: Any) -> bool:
