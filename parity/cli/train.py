@@ -110,9 +110,8 @@ def _with_teacher(recipe: Recipe, said: dict[str, Any]) -> Recipe:
         options = dict(recipe.objective.teacher_options) | said
         return dataclasses.replace(recipe, objective=dataclasses.replace(recipe.objective, teacher_options=options))
     if said:
-        raise ValueError(
-            f"--teacher.{next(iter(said))}: says something of a teacher; expected --objective.name distillation"
-        )
+        got = f"--teacher.*: got {next(iter(said))} of a teacher's checkpoint"
+        raise ValueError(f"{got}, expected --objective.name distillation with it")
     return recipe
 
 

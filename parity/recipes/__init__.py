@@ -8,12 +8,12 @@ from typing import Any
 
 from ..configs import close_match
 from ..configs.registry import replace
-from . import digits, imagenet_seed
+from . import digits, digits_distilled, imagenet_seed
 from .objectives import OBJECTIVES, Classification, Distillation, Objective
 from .recipe import Data, MeshShape, Optimizer, Recipe, differences, from_dict, starting_from, to_dict
 from .rules import MOMENTS, decays, learning_rate, learning_rate_scale
 
-_MODULES = {"digits": digits, "imagenet_seed": imagenet_seed}
+_MODULES = {"digits": digits, "digits_distilled": digits_distilled, "imagenet_seed": imagenet_seed}
 RECIPES: dict[str, Recipe] = {name: module.RECIPE for name, module in _MODULES.items()}
 
 __all__ = [
