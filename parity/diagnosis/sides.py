@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -277,7 +277,7 @@ def _object(name: str, target: Any, framework: str | None, layout: ImageLayout |
     return Side(name=name, framework=framework or _framework_of(target), target=target, layout=layout)
 
 
-def _is_of(models: Mapping[str, Any], target: Any) -> bool:
+def _is_of(models: Mapping[str, Any], target: Any) -> TypeGuard[Any]:
     """Whether something is a model of ours."""
     return isinstance(target, tuple(models.values()))
 
