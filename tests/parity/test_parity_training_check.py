@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from parity import configs
 from parity.checks import check_training
 from parity.tolerances import TRAINING_LOSS
 
@@ -70,6 +71,22 @@ def test_a_few_steps_agree():
     assert [(dtype, step) for dtype, step, *_ in seen] == [("float64", step) for step in range(1, STEPS + 1)]
     assert tuple(left for _, _, left, _ in seen) == curves["loss"][0]
     assert report.config.drop_path_rate > 0
+
+
+def _statistics(state):
+    """The running statistics move more slowly."""
+    for value in state.statistics.values():
+        value.mul_(1 + 1e-6)
+
+
+def test_statistics_are_part_of_training():
+    config = configs.get("vit_digits", patch_size=2, stem="conv", stem_convs=((8, 3, 2),), num_heads=4, embed_dim=16)
+    report = check_training(config, **ARGUMENTS)
+    assert report.passed, report.failures
+    assert report.part_names[-2:] == ("ema", "statistics")
+    report = check_training(config, plant=_statistics, **ARGUMENTS)
+    # The average of the statistics is off, too.
+    assert [failure.split(":")[1].strip() for failure in report.failures] == ["ema", "statistics"]
 
 
 def test_a_model_of_three_channels_and_another_size():
