@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, TypeGuard
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -262,8 +262,7 @@ def _ours(
 
 def _object(name: str, target: Any, framework: str | None, layout: ImageLayout | None) -> Side:
     """A model, or a function of images; what needs no argument makes one."""
-    if not isinstance(target, nn.Module | nnx.Module) and _needs_nothing(target):
-        target = target()
+    target = _made(target)
     if _is_of(TORCH_MODELS, target):
         tensors = vit_torch.state_dict.state_dict(target)
         return Side(name=name, framework="torch", config=target.config, tensors=tensors, target=target)
@@ -277,7 +276,12 @@ def _object(name: str, target: Any, framework: str | None, layout: ImageLayout |
     return Side(name=name, framework=framework or _framework_of(target), target=target, layout=layout)
 
 
-def _is_of(models: Mapping[str, Any], target: Any) -> TypeGuard[Any]:
+def _made(target: Any) -> Any:
+    """What a class or function without arguments makes; anything else as it is."""
+    return target() if not isinstance(target, nn.Module | nnx.Module) and _needs_nothing(target) else target
+
+
+def _is_of(models: Mapping[str, Any], target: Any) -> bool:
     """Whether something is a model of ours."""
     return isinstance(target, tuple(models.values()))
 
