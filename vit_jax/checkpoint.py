@@ -46,13 +46,13 @@ def load(
         path: Any checkpoint, `hf-hub:owner/name`, or what `parity.checkpoints.open_checkpoint` has opened, which can be
             told the file's own `image_size`.
         mesh: Where the parameters go, split by the rules of `vit_jax.sharding`; None for the default device.
-        dtype: Of the parameters; None for that of the file.
+        dtype: The type of the parameters; None for that of the file.
         image_size: Another input size; positions are resized.
         patch_size: Another patch size; positions and the patch embedding are resized.
         num_classes: Another head, with new values; 0 for none.
         global_pool: Another pooling, such as `avg` for a source that doesn't pool.
         model: A registered name, or a config, for what the file doesn't say of itself.
-        format: Of the file, one of `parity.checkpoints.SOURCES`; recognised by default.
+        format: The format of the file, one of `parity.checkpoints.SOURCES`; recognised by default.
         numerics: The project as whose model the weights are run; by default the one they come from.
         prefix: What the names of the model begin with, where a file has several models.
         ignore: Shell-style patterns of tensors to leave out.
@@ -98,7 +98,7 @@ def save(model: Model, path: str | Path, *, name: str = "", source: Mapping[str,
     """Writes a native checkpoint, whole or not at all.
 
     Args:
-        model: With concrete parameters.
+        model: A model with concrete parameters.
         path: A directory; an older native checkpoint there is replaced.
         name: The registered name that the model started from; found by its config if there is one.
         source: More to keep of where the weights came from, JSON values.

@@ -20,9 +20,9 @@ def make_optimizer(optimizer: Optimizer, model: Any, *, steps: int) -> optax.Gra
     """Clipping by global norm, then AdamW or SGD, for the parameters that `functional` gives.
 
     Args:
-        optimizer: Every number.
+        optimizer: The recipe's optimiser, with every number.
         model: Gives names and shapes; may be abstract.
-        steps: Of the whole run.
+        steps: The steps of the whole run.
     """
     clip = [] if optimizer.clip_norm is None else [optax.clip_by_global_norm(optimizer.clip_norm)]
     decay = optax.add_decayed_weights(optimizer.weight_decay, mask=decay_mask(model))

@@ -20,9 +20,9 @@ def make_optimizer(optimizer: Optimizer, model: Any, *, steps: int) -> torch.opt
     """AdamW or SGD; the step clips, and sets each group's learning rate to `learning_rate` times its `scale`.
 
     Args:
-        optimizer: Every number.
+        optimizer: The recipe's optimiser, with every number.
         model: Gives parameters and their names.
-        steps: Of the whole run.
+        steps: The steps of the whole run.
     """
     decay, scales = decay_mask(model), learning_rate_scales(model, optimizer.layer_decay)
     groups: dict[tuple[float, bool], list[tuple[str, nn.Parameter]]] = {}

@@ -70,7 +70,7 @@ def capture_flax(model: nnx.Module, images: Given, *, dtype: str | None = None, 
     The model is unchanged and runs compiled, its blocks one by one.
 
     Args:
-        model: In the mode it is to run in.
+        model: A model in the mode that it is to run in.
         images: Float (b, h, w, c); all inputs in a sequence for a model of more than one.
         dtype: `float64`, `float32` or `bfloat16`, for the floating-point parameters; None leaves them.
         call: How to run it; `model(*inputs)` by default.
@@ -136,7 +136,7 @@ def capture_torch(
     that has convolutions in it are brought to (b, h, w, c).
 
     Args:
-        model: In the mode it is to run in; unchanged.
+        model: A model in the mode that it is to run in; it isn't changed.
         images: Float (b, h, w, c), whatever the model takes: it is given (b, c, h, w); all inputs in a sequence for a
             model of more than one.
         dtype: `float64`, `float32` or `bfloat16`, for the floating-point parameters; None leaves them.

@@ -59,7 +59,7 @@ def check_forward(
         depth: Only this many blocks, the first ones; None for all.
         image_size: Another input size; the position embedding of a checkpoint is resized.
         batch_size: Number of random images.
-        seed: Of random images and parameters.
+        seed: The seed of random images and parameters.
         images: Normalised (b, h, w, c) of the input size, instead of random ones; by name for a model of more inputs.
         execution: How both models run.
         plant: Changes the PyTorch model before it runs, to see whether the check notices.
@@ -87,7 +87,7 @@ def run_flax(
 
     Args:
         config: The config of the model.
-        tensors: By canonical name, all in one precision.
+        tensors: The tensors by canonical name, all in one precision.
         images: Normalised (b, h, w, c); every input by name for a model of more than one.
         execution: How the model runs.
     """

@@ -22,7 +22,7 @@ def random_parameters(shapes: Mapping[str, Shape], seed: int = 0) -> dict[str, n
     values of the whole one.
 
     Args:
-        shapes: By canonical name.
+        shapes: The shapes by canonical name.
         seed: Another one gives other values for every tensor.
     """
     return {name: _random(name, shape, seed) for name, shape in shapes.items()}

@@ -30,7 +30,7 @@ class Part:
     """One kind of what is compared: outputs, gradients, a moment of the optimiser.
 
     Attributes:
-        name: Of the kind.
+        name: The name of the kind.
         comparison: Flax on the left, PyTorch on the right; in the order in which errors spread.
         tolerance: Largest relative L2 that passes.
         histogram: Elements by the power of ten of their difference (`parity.compare.magnitudes`).
@@ -91,8 +91,8 @@ class PrecisionReport:
 
     Attributes:
         dtype: `float64`, `float32` or `bfloat16`.
-        parts: In the order in which errors spread.
-        curves: By name, a value for each step of Flax and of PyTorch; of training alone.
+        parts: The parts, in the order in which errors spread.
+        curves: The curves of training by name, a value for each step of Flax and of PyTorch; empty otherwise.
     """
 
     dtype: str
@@ -123,11 +123,11 @@ class CheckReport:
 
     Attributes:
         level: `forward`, `layers`, `gradients` or `training`.
-        name: Of the model, or its path.
-        config: As it was checked: depth and image size may be reduced.
-        batch_size: Images.
-        seed: Of what is random.
-        precisions: In the order they were asked for.
+        name: The name of the model, or its path.
+        config: The config as it was checked: depth and image size may be reduced.
+        batch_size: The number of images.
+        seed: The seed of what is random.
+        precisions: The precisions, in the order in which they were asked for.
         parameter_faults: Tensors that a model didn't hold bit for bit as given, with the side and the precision.
         settings: What else the figures depend on.
     """

@@ -39,8 +39,8 @@ class Target:
     Attributes:
         name: The name of the model, or its path.
         config: The config with the depth and the image size that were asked for.
-        tensors: By canonical name, float64 or as the checkpoint has them.
-        inputs: By name: images normalised (b, h, w, c), token ids (b, t).
+        tensors: The tensors by canonical name, in float64 or as the checkpoint has them.
+        inputs: The inputs by name: normalised images (b, h, w, c), token ids (b, t).
         faults: Tensors that a framework's `load` gives another value than the file has.
     """
 
@@ -86,7 +86,7 @@ def open_target(
         depth: Only this many blocks, the first ones; None for all.
         image_size: Another input size; the position embedding of a checkpoint is resized.
         batch_size: Number of random images.
-        seed: Of random images and parameters.
+        seed: The seed of random images and parameters.
         images: Normalised (b, h, w, c) of the input size, instead of random ones; by name for a model of more inputs.
         num_classes: Another number of classes; a checkpoint gets a new head.
         work: What there must be memory for.

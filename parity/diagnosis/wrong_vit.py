@@ -104,9 +104,9 @@ def resized_otherwise(model: VisionTransformer, config: Config, tensors: Mapping
     """Other kernels for the positions of a checkpoint that was taken to another image size.
 
     Args:
-        model: After that.
-        config: Of the checkpoint.
-        tensors: Of the checkpoint.
+        model: The model after that.
+        config: The config of the checkpoint.
+        tensors: The tensors of the checkpoint.
     """
     config = VitConfig.of(config)
     if model.pos_embed is None or config.grid_size == model.config.grid_size:

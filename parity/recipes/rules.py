@@ -20,7 +20,7 @@ def decays(name: str, shape: Sequence[int]) -> bool:
 
     Args:
         name: Canonical, such as `blocks.0.attn.qkv.weight`.
-        shape: In the canonical layout.
+        shape: Its shape in the canonical layout.
     """
     return name.endswith(".weight") and len(shape) > 1
 
@@ -30,7 +30,7 @@ def learning_rate_scale(name: str, config: Config, layer_decay: float) -> float:
 
     Args:
         name: Canonical, such as `blocks.0.attn.qkv.weight`.
-        config: The model's, which says where the tensor lies.
+        config: The config of the model, which says where the tensor lies.
         layer_decay: The factor of the recipe's optimiser.
     """
     return layer_decay ** (config.depth + 1 - config.layer_of(name))
@@ -40,9 +40,9 @@ def learning_rate(step: int, optimizer: Optimizer, steps: int) -> float:
     """Linear from 0 to `learning_rate` during the warm-up, then half a cosine down to `min_learning_rate`.
 
     Args:
-        step: From 0, so that the first step of a warm-up has rate 0.
+        step: The step, from 0, so that the first step of a warm-up has rate 0.
         optimizer: The rates and the warm-up.
-        steps: Of the whole run.
+        steps: The steps of the whole run.
     """
     if step < optimizer.warmup_steps:
         return optimizer.learning_rate * step / optimizer.warmup_steps

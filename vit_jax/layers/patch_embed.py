@@ -71,8 +71,8 @@ class PatchEmbed(PatchGrid):
         in_chans: Channels of the images.
         dim: The width of the tokens.
         patch_size: Height and width of a patch in pixels; an integer means a square.
-        image_size: As of `PatchGrid`.
-        drop_partial_patches: As of `PatchGrid`.
+        image_size: The same as in `PatchGrid`.
+        drop_partial_patches: The same as in `PatchGrid`.
         bias: Whether the projection has a bias.
         norm: The norm of the tokens; None for none.
         rngs: The source of the initial values.
@@ -115,8 +115,8 @@ class StemPatchEmbed(PatchGrid):
         dim: The width of the tokens.
         patch_size: What the strides multiply to, in pixels; an integer means a square.
         stem: The convolutions, from `in_chans` to `dim` channels.
-        image_size: As of `PatchGrid`.
-        drop_partial_patches: As of `PatchGrid`.
+        image_size: The same as in `PatchGrid`.
+        drop_partial_patches: The same as in `PatchGrid`.
         norm: The norm of the tokens; None for none.
         rngs: The source of the initial values.
     """

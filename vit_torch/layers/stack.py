@@ -40,11 +40,11 @@ def run_blocks(
         blocks: Modules called as `block(x, rotation=, bias=, keep_rate=, key=, execution=)`, and with `mask=` where
             there is one.
         x: Tokens.
-        rotation: Of query and key: one for all blocks, or one for each.
+        rotation: The rotation of query and key: one for all blocks, or one for each.
         mask: True where a token may attend to another, in all blocks; broadcastable to (b, nh, n, n).
         bias: What is added to the scores, in all blocks; broadcastable to the same shape.
         drop_path_rates: One for each block.
-        key: Of the random masks; None for none.
+        key: The key of the random masks; None for none.
         execution: What to recompute in the backward pass.
         collect: Whether to return the tokens after each block, too.
 

@@ -40,10 +40,10 @@ def rope_of(tensors: Mapping[str, np.ndarray], said: Mapping[str, Any] | None, g
     """The rotary positions of a file, of which the periods alone are read.
 
     Args:
-        tensors: By their names.
+        tensors: The tensors by their names.
         said: What a document says of them, if there is one: `FIELDS`.
         given: What the user says; collects what is assumed.
-        path: Of the file, for errors.
+        path: The path of the file, for errors.
 
     Raises:
         CheckpointError: Periods that are in neither form, or a contradiction with what is said.
@@ -75,7 +75,7 @@ def check_periods(tensors: Mapping[str, np.ndarray], rope: Rope | None, head_dim
     """Holds a file's periods against the positions that its model is to have.
 
     Raises:
-        CheckpointError: They are others.
+        CheckpointError: The periods are others.
     """
     if rope is None or PERIODS not in tensors:
         return
