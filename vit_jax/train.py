@@ -170,7 +170,7 @@ class _Session:
         return evaluations[0]
 
     def _keys(self) -> list[Any]:
-        """Of the initial parameters, and of the steps."""
+        """The keys of the initial parameters, and of the steps."""
         return list(random.split(random.key(self.recipe.seed), 2))
 
 

@@ -185,7 +185,7 @@ class CheckReport:
 
     @property
     def part_names(self) -> tuple[str, ...]:
-        """Of the parts of all precisions."""
+        """The names of the parts of all precisions."""
         return tuple(dict.fromkeys(part.name for report in self.precisions for part in report.parts))
 
     def columns(self, part: str) -> dict[str, Part]:

@@ -40,7 +40,7 @@ class SaidOfFile:
     set: UseAppendAction[tuple[str, ...]] = ()
 
     def keywords(self) -> dict[str, Any]:
-        """Those that were given, as `open_checkpoint` takes them.
+        """The keywords that were given, as `open_checkpoint` takes them.
 
         Raises:
             ValueError: A field without a value.
@@ -61,7 +61,7 @@ class Said(SaidOfFile):
     model: str | None = None
 
     def keywords(self) -> dict[str, Any]:
-        """Those that were given, as `open_checkpoint` takes them."""
+        """The keywords that were given, as `open_checkpoint` takes them."""
         return ({} if self.model is None else {"model": self.model}) | super().keywords()
 
     def target(self, target: str, **options: Any) -> str | Config | Checkpoint:

@@ -28,7 +28,7 @@ PE_GIGANTIC = size(1536, 50, 16, 8960)
 
 
 def pe_rope(grid: int, *, offset: float = 1.0) -> Rope:
-    """Of the Perception Encoder, which was trained on a grid of that many patches down and across."""
+    """The positions of the Perception Encoder, trained on a grid of that many patches down and across."""
     return Rope(offset=offset, indexing="xy", reference_grid=(grid, grid))
 
 

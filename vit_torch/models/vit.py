@@ -145,7 +145,7 @@ class VisionTransformer(nn.Module):
         return (first + distilled[0]) / 2 if distilled else first
 
     def forward_heads(self, x: Tokens) -> list[Float[Tensor, "b classes"]]:
-        """As `forward_head`, of each head: the one for labels and, with a distillation token, the one for a teacher."""
+        """The logits of each head, as in `forward_head`: the one for labels and, with a distillation token, the one for a teacher."""
         if self.config.dist_token and self.pre_logits is None:
             pairs = ((x[:, 0], self.head), (x[:, 1], self.head_dist))
             return [token if head is None else head(token) for token, head in pairs]

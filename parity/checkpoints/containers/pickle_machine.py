@@ -20,7 +20,7 @@ class Source(Protocol):
     """What a pickle is read from. One that holds less than it is asked for must not take memory for it."""
 
     def read(self, count: int, /) -> bytes:
-        """At most so many bytes."""
+        """Reads at most so many bytes."""
         ...
 
     def readline(self) -> bytes:

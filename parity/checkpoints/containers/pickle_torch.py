@@ -141,7 +141,7 @@ def is_storage(reference: Reference) -> bool:
 
 
 def identity(reference: Any) -> tuple[Any, ...]:
-    """Of a storage: the word, its type, its key, its device, its number of elements.
+    """What a storage is written as: the word, its type, its key, its device, its number of elements.
 
     Raises:
         ValueError: It is something else.

@@ -70,7 +70,7 @@ class Names:
 
     @property
     def block(self) -> str:
-        """Before the names of block `{i}`."""
+        """What stands before the names of block `{i}`."""
         return f"{self.prefix}Transformer/encoderblock{'' if self.stacked else '_{i}'}/"
 
 

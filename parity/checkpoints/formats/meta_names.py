@@ -70,7 +70,7 @@ class Names:
     chunks: Mapping[str, str] = field(default_factory=dict)
 
     def block(self, number: str) -> str:
-        """Before the names of a block."""
+        """What stands before the names of a block."""
         return f"blocks.{self.chunks[number]}.{number}" if self.chunks else f"blocks.{number}"
 
     @property

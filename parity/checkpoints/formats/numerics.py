@@ -124,7 +124,7 @@ def _of(config: Config, source: str) -> dict[str, Any] | None:
 
 
 def _of_timm(config: Config, name: str) -> dict[str, Any] | None:
-    """Those of the registered model of that name, or of the first that differs in numerics and sizes alone."""
+    """The numerics of the registered model of that name, or of the first that differs in numerics and sizes alone."""
     for candidate in [name] if name in names() else names():
         registered = get(candidate)
         same = type(registered) is type(config) and _structure(registered) == _structure(config)

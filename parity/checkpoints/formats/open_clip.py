@@ -168,7 +168,7 @@ def _understood(document: Document) -> tuple[VitConfig, str | None]:
 
 
 def _with_whole_names(weights: Weights) -> Weights:
-    """With `visual.` before all names of a tower that was saved alone."""
+    """The weights with `visual.` before all names of a tower that was saved alone."""
     if any(name.startswith("visual.") for name in weights.tensors):
         return weights
     arrays = {f"visual.{name}": array for name, array in weights.tensors.arrays.items()}

@@ -100,7 +100,7 @@ def _stem_layer(name: str, layer: StemLayer) -> Iterator[tuple[str, Shape]]:
 
 
 def _block(name: str, index: int, config: VitConfig) -> Iterator[tuple[str, Shape]]:
-    """Of pre_norm and res_post, which differ in the order of operations alone."""
+    """The tensors of pre_norm and res_post, which differ in the order of operations alone."""
     scaled = config.layer_scale_init is not None
     yield from _norm(f"{name}.norm1", config.embed_dim, config)
     yield from _attention(f"{name}.attn", index, config)
