@@ -96,7 +96,7 @@ class VisionTransformer(Stochastic):
         """Logits; pooled features (b, d) where the config has no classes.
 
         Args:
-            images: Normalised as the config's preprocessing says.
+            images: Images that are normalised as the config's preprocessing says.
             mask: True for a masked patch; see `forward_features`.
             key: The key of dropout and stochastic depth; None for the model's own stream in training mode, for
                 neither else.
@@ -116,7 +116,7 @@ class VisionTransformer(Stochastic):
         rest keeps its order.
 
         Args:
-            images: Normalised as the config's preprocessing says.
+            images: Images that are normalised as the config's preprocessing says.
             mask: True for a masked patch, row by row; concrete, if patches are left out.
             key: The key of dropout and stochastic depth; None for the model's own stream in training mode, for
                 neither else.
@@ -135,7 +135,7 @@ class VisionTransformer(Stochastic):
         """All tokens after some blocks.
 
         Args:
-            images: Normalised as the config's preprocessing says.
+            images: Images that are normalised as the config's preprocessing says.
             indices: Which blocks, negative from the end; None for all.
             norm: Whether the final norm is applied to each.
 
@@ -156,7 +156,7 @@ class VisionTransformer(Stochastic):
         return (first + distilled[0]) / 2 if distilled else first
 
     def forward_heads(self, x: Tokens) -> list[Float[Array, "b classes"]]:
-        """The logits of each head, as in `forward_head`: the one for labels and, with a distillation token, the one for a teacher."""
+        """The logits of each head: the one for labels and, with a distillation token, the one for a teacher."""
         if self.config.dist_token and self.pre_logits is None:
             pairs = ((x[:, 0], self.head), (x[:, 1], self.head_dist))
             return [token if head is None else head(token) for token, head in pairs]
