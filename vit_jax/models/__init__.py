@@ -30,11 +30,12 @@ def create_model(
     execution: Execution = Execution(),
     **overrides: Any,
 ) -> Model:
-    """A model with new parameters, float32.
+    """A model with new parameters, float32, in training mode.
 
     Args:
         name: A registered name (`list_models` has them), or a config.
-        rngs: The source of the initial values, such as `nnx.Rngs(0)`.
+        rngs: The source of the initial values, and of the dropout stream where the config has a rate above 0, such as
+            `nnx.Rngs(0)`; with `nnx.Rngs(params=0)` there is no stream, and training mode takes a key with each call.
         execution: How to run it.
         overrides: Config fields to replace, such as `num_classes=10`.
 
