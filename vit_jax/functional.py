@@ -34,7 +34,7 @@ def bind(
     """A new model with these arrays; the given one, which may be abstract, is unchanged.
 
     Args:
-        model: Whose structure and mode the new one has.
+        model: A model, whose structure and mode the new one has.
         params: Every parameter by canonical name.
         statistics: Every statistic by canonical name; None keeps the model's own.
     """

@@ -60,7 +60,7 @@ def check_forward(
         image_size: Another input size; the position embedding of a checkpoint is resized.
         batch_size: Number of random images.
         seed: The seed of random images and parameters.
-        images: Normalised (b, h, w, c) of the input size, instead of random ones; by name for a model of more inputs.
+        images: Normalised images (b, h, w, c), instead of random ones; by name for a model of more inputs.
         execution: How both models run.
         plant: Changes the PyTorch model before it runs, to see whether the check notices.
 
@@ -88,7 +88,7 @@ def run_flax(
     Args:
         config: The config of the model.
         tensors: The tensors by canonical name, all in one precision.
-        images: Normalised (b, h, w, c); every input by name for a model of more than one.
+        images: Normalised images (b, h, w, c); every input by name for a model of more than one.
         execution: How the model runs.
     """
     dtype = precision_of(tensors)

@@ -34,7 +34,7 @@ def check_layers(
         image_size: Another input size; the position embedding of a checkpoint is resized.
         batch_size: Number of random images.
         seed: The seed of random images and parameters.
-        images: Normalised (b, h, w, c) of the input size, instead of random ones; by name for a model of more inputs.
+        images: Normalised images (b, h, w, c), instead of random ones; by name for a model of more inputs.
         plant: Changes the PyTorch model before it runs, to see whether the check notices.
 
     Raises:

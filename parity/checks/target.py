@@ -87,7 +87,7 @@ def open_target(
         image_size: Another input size; the position embedding of a checkpoint is resized.
         batch_size: Number of random images.
         seed: The seed of random images and parameters.
-        images: Normalised (b, h, w, c) of the input size, instead of random ones; by name for a model of more inputs.
+        images: Normalised images (b, h, w, c), instead of random ones; by name for a model of more inputs.
         num_classes: Another number of classes; a checkpoint gets a new head.
         work: What there must be memory for.
 

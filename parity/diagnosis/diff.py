@@ -54,7 +54,7 @@ def diff(
             images that returns outputs or (outputs, {name: intermediate}). `flax:`, `torch:` or `numpy:` in front says
             what it runs in; without, models of ours run in Flax on the left and in PyTorch on the right.
         b: The other model, likewise.
-        images: Normalised (b, h, w, c); random ones by default. PyTorch models get (b, c, h, w).
+        images: Normalised images (b, h, w, c); random ones by default. PyTorch models get (b, c, h, w).
         dtype: `float64`, `float32` or `bfloat16`; what can't run in float64 is compared in float32.
         tolerance: Largest relative L2 that passes; that of the project for the precision by default.
         layouts: `NHWC` or `NCHW` for the images that a function takes; None for its framework's own.

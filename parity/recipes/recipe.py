@@ -281,7 +281,7 @@ def starting_from(recipe: Recipe, path: str, **options: Any) -> Recipe:
     """The same training of a checkpoint's model.
 
     Args:
-        recipe: Whose model and overrides are left out.
+        recipe: A recipe, whose model and overrides are left out.
         path: The path of the checkpoint, as in `Recipe.init_from`.
         options: What `Recipe.init_options` may hold; `model` names the model, for a file that doesn't say it.
     """

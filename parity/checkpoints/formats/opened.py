@@ -37,7 +37,7 @@ class Opened:
         """The model's tensors among them.
 
         Args:
-            format: Whose names they have; anybody's by default.
+            format: The format whose names they have; anybody's by default.
             file: A file of the directory, where it isn't one of the usual names.
         """
         return choose(self.tensors(file), format=format, prefix=self.prefix, ignore=self.ignore)

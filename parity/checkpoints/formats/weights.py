@@ -87,7 +87,7 @@ class Weights:
     """The tensors of one model in a file.
 
     Attributes:
-        kind: Whose names they have: a key of `ANCHORS`.
+        kind: The kind of their names: a key of `ANCHORS`.
         path: What was opened, for errors.
         tensors: The tensors by their names without the prefix.
         prefix: What was in front of the names.
@@ -131,7 +131,7 @@ def choose(
 
     Args:
         tensors: The tensors of the file by their whole paths.
-        format: Whose names are looked for; anybody's by default.
+        format: The format whose names are looked for; anybody's by default.
         prefix: What the model's names begin with, such as `teacher.backbone.`, where there are several models.
         ignore: Shell-style patterns of names to leave out, such as `criterion.*`.
 
