@@ -23,12 +23,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-from flax import nnx
 
 import vit_jax.random
 import vit_torch.random
 import vit_torch.state_dict
-from vit_jax.functional import bind, params_of
+from vit_jax.functional import bind, params_of, statistics_of
 from vit_jax.state_dict import named_leaves
 
 from ..checkpoints import Checkpoint
@@ -169,7 +168,8 @@ def _compared(
         Part.of(f"gradients{mode}", ordered, right.gradients, limits[dtype].limit, scales),
     ]
     if settings.training:
-        parts.append(Part.of("statistics", left.statistics, right.statistics, FORWARD[dtype].limit))
+        statistics = {name: left.statistics[name] for name in right.statistics if name in left.statistics}
+        parts.append(Part.of("statistics", statistics | left.statistics, right.statistics, FORWARD[dtype].limit))
     return parts, [f"{dtype} {fault}" for fault in (*left.faults, *right.faults)]
 
 
@@ -231,7 +231,7 @@ def _run_flax(config: Config, tensors: Tensors, inputs: Inputs, settings: Settin
             bound = bind(model, params)
             every = [{**given, **floats}[name] for name in inputs]
             watched = _watched(bound, every, key)
-            statistics = _statistics(bound) if settings.training else {}
+            statistics = statistics_of(bound) if settings.training else {}
             return watched, (_earlier(bound, config, every, settings), statistics)
 
         def run(params: Any, given: dict[str, jax.Array]) -> tuple[list[Any], dict[str, Any], Any, Any]:
@@ -246,7 +246,7 @@ def _run_flax(config: Config, tensors: Tensors, inputs: Inputs, settings: Settin
         given = dict(zip(inputs, flax_inputs(inputs, dtype), strict=True))
         values, statistics, grads, of_inputs = jax.jit(run)(params_of(model), given)
         rules = {name: rule for name, _, rule, _ in named_leaves(model) if name in grads}
-        found = {n: np.ascontiguousarray(rule.to_canonical(np.asarray(grads[n]))) for n, rule in rules.items()}
+        found = {name: rule.to_canonical(np.asarray(grads[name])) for name, rule in rules.items()}
         return Backward(
             outputs=_named(config, [np.asarray(value) for value in values]),
             gradients=found | {name: np.asarray(of_inputs[name]) for name in names},
@@ -292,11 +292,6 @@ def _earlier(model: Any, config: Config, inputs: Sequence[Any], settings: Settin
     """What comes before, and isn't differentiated; nothing where another pass would draw or move anything again."""
     once = settings.key_seed is not None or settings.training
     return [] if once else intermediates(model, config, inputs)
-
-
-def _statistics(model: nnx.Module) -> dict[str, jax.Array]:
-    """The running statistics of a Flax model by canonical name; one axis each, so their layout is the canonical one."""
-    return {name: variable[...] for name, variable, _, _ in named_leaves(model) if isinstance(variable, nnx.BatchStat)}
 
 
 def _differentiated(inputs: Inputs) -> list[str]:

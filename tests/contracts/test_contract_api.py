@@ -66,7 +66,7 @@ API: dict[str, dict[str, str]] = {
     "vit_torch.preprocess": {"preprocess": "images, model, *, image_size, exif_orientation"},
     "vit_jax.checkpoint": {
         "load": "path, *, mesh, dtype, image_size, patch_size, num_classes, global_pool, model, format, numerics, "
-        "prefix, ignore, execution, **fields",
+        "prefix, ignore, execution, rngs, **fields",
         "save": "model, path, *, name, source",
     },
     "vit_torch.checkpoint": {
@@ -86,7 +86,7 @@ API: dict[str, dict[str, str]] = {
         "load_state_dict": "model, tensors, *, source, device",
     },
 }
-# Exported by both packages, and methods of every model.
+# Exported by both packages, and methods of the flat ViT.
 EXPORTS = {"create_model", "list_models", "load", "preprocess", "save"}
 METHODS = {
     "forward": "self, images, *, mask, key",
@@ -180,9 +180,15 @@ def test_every_model_has_the_methods_that_callers_use(package):
         for node in ast.parse(file.read_text()).body
         if isinstance(node, ast.ClassDef)
     }
-    for name in model_classes(package).values():
+    for family, name in model_classes(package).items():
         found = {"forward" if method == "__call__" else method: text for method, text in classes[name].items()}
-        assert {method: found.get(method) for method in METHODS} == METHODS, name
+        if name == "VisionTransformer":
+            assert {method: found.get(method) for method in METHODS} == METHODS, name
+        # Of any family, what the checks and the trainers call: the config's inputs, and a key of what is drawn.
+        inputs = ", ".join(["self", *(one.name for one in registry.FAMILIES[family]().inputs)])
+        assert all(found[method].startswith(inputs) for method in METHODS if method != "forward_head"), name
+        assert all(found[method].endswith(", key") for method in ("forward", "forward_features")), name
+        assert len(found["forward_head"].split(", ")) == 2, name
 
 
 CPU_SECONDS_OF_HELP = 0.5

@@ -31,13 +31,21 @@ def test_every_set_of_options(config):
     report = check_gradients(config, dtypes=["float64"])
     assert report.passed, report.failures
     # Outputs of every place, and gradients of everything, were compared.
-    blocks = [f"blocks.{i}" for i in range(config.depth)]
     outputs = [difference.name for difference in report["float64"]["outputs"].comparison.differences]
-    assert outputs == ["patch_embed", *blocks, "forward_features", "logits"]
+    assert outputs == list(config.places)
     gradients = [difference.name for difference in report["float64"]["gradients"].comparison.differences]
     parameters = [name for name in checkpoints.parameter_shapes(config) if not is_statistic(name)]
-    assert set(gradients) == {*parameters, IMAGES}
-    assert gradients[-1] == IMAGES
+    inputs = [one.name for one in config.inputs if one.vocabulary is None]
+    assert IMAGES in inputs
+    assert set(gradients) == {*parameters, *inputs}
+    assert gradients[-len(inputs) :] == inputs
+    # A model with BatchNorm is checked as it is trained, too.
+    statistics = [name for name in checkpoints.parameter_shapes(config) if is_statistic(name)]
+    parts = {part.name: part for part in report["float64"].parts}
+    assert ("statistics" in parts) == bool(statistics)
+    if statistics:
+        assert {one.name for one in parts["statistics"].comparison.differences} == set(statistics)
+        assert {one.name for one in parts["gradients_in_training"].comparison.differences} == set(gradients)
 
 
 def test_no_registered_model_is_left_out():

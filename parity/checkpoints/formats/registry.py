@@ -228,7 +228,10 @@ def _with_rest(checkpoint: Checkpoint, given: Given) -> Checkpoint:
     Raises:
         CheckpointError: Fields that ask for other tensors, or a named model of another width.
     """
-    config, like, rest = checkpoint.config, given.like, given.rest()
+    config, like, rest = checkpoint.config, given.model, given.rest()
+    if like is not None and type(like) is not type(config):
+        got = f"named model: {family(like)}, file: {family(config)}"
+        raise CheckpointError(f"{checkpoint.path}: family: got {got}; leave the name out, or name another model")
     named, found = (getattr(each, "embed_dim", None) for each in (like, config))
     if like is not None and named != found and not {"embed_dim", "num_heads"} & given.fields.keys():
         got = f"named model: {named}, file: {found}"
