@@ -109,8 +109,7 @@ def train(
             first = int(state.step)
             with _reporter(inputs.start, directory, first=first, console=console) as reporter:
                 state, evaluation = session.finish(state, first, reporter)
-        for tensors, name in zip(_kinds(state), (MODEL, MODEL_EMA), strict=False):
-            _save_model(trainer, tensors, directory / name, start=inputs.start)
+        _save_models(trainer, state, directory, start=inputs.start)
     return Result(
         directory=directory,
         model=directory / MODEL,
@@ -219,6 +218,12 @@ def _evaluation(trainer: Trainer, tensors: Params, recipe: Recipe, inputs: Input
     params = {name: value.astype(jnp.dtype(recipe.precision)) for name, value in tensors.items()}
     model = bind(trainer.model, params, tensors)
     return trainer.objective.evaluate(model, inputs.test_batches(), mesh=trainer.mesh)
+
+
+def _save_models(trainer: Trainer, state: TrainState, directory: Path, *, start: Start) -> None:
+    """Writes the native checkpoint of the last parameters, and that of the averaged ones if there are any."""
+    for tensors, name in zip(_kinds(state), (MODEL, MODEL_EMA), strict=False):
+        _save_model(trainer, tensors, directory / name, start=start)
 
 
 def _save_model(trainer: Trainer, tensors: Params, path: Path, *, start: Start) -> None:

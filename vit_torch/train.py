@@ -110,8 +110,7 @@ def train(
             first = state.step
             with _reporter(inputs.start, directory, first=first, console=console) as reporter:
                 state, evaluation = session.finish(state, first, reporter)
-        for tensors, name in zip(_kinds(state), (MODEL, MODEL_EMA), strict=False):
-            _save_model(trainer, tensors, directory / name, start=inputs.start)
+        _save_models(trainer, state, directory, start=inputs.start)
     return Result(
         directory=directory,
         model=directory / MODEL,
@@ -226,6 +225,12 @@ def _evaluation(trainer: Trainer, tensors: Params, recipe: Recipe, inputs: Input
     dtype = getattr(torch, recipe.precision)
     cast = {name: value.detach() if is_statistic(name) else value.detach().to(dtype) for name, value in tensors.items()}
     return trainer.objective.evaluate(_bind(trainer, cast), inputs.test_batches(), parallel=processes()[1] > 1)
+
+
+def _save_models(trainer: Trainer, state: TrainState, directory: Path, *, start: Start) -> None:
+    """Writes the native checkpoint of the last parameters, and that of the averaged ones if there are any."""
+    for tensors, name in zip(_kinds(state), (MODEL, MODEL_EMA), strict=False):
+        _save_model(trainer, tensors, directory / name, start=start)
 
 
 def _save_model(trainer: Trainer, tensors: Params, path: Path, *, start: Start) -> None:

@@ -61,15 +61,24 @@ class Trainer:
         model: What is trained, whose parameters and statistics the state holds.
         init: Makes the first state from a key.
         start: Makes the first state from the first parameters and statistics, which it takes.
-        step: Makes the next state, which is the one it is given, changed, and metrics from state, batch and key. The
-            batch is this process's part of what `parity.data.train_batches` yields; the key is that of the run.
+        run: What `step` calls.
     """
 
     objective: Objective
     model: Any
     init: Callable[[random.Key], TrainState]
     start: Callable[[Params, Params], TrainState]
-    step: TrainStep
+    run: TrainStep
+
+    def step(self, state: TrainState, batch: Mapping[str, Tensor], key: random.Key) -> tuple[TrainState, Metrics]:
+        """The next state, which is the one that is given, changed, and the metrics of a step.
+
+        Args:
+            state: Before the step.
+            batch: This process's part of what `parity.data.train_batches` yields.
+            key: The key of the run; the step's own follows from it and from the number of the step.
+        """
+        return self.run(state, batch, key)
 
 
 def make_trainer(
@@ -114,8 +123,8 @@ def make_trainer(
             carried=objective.carried(params),
         )
 
-    step = make_train_step(model, objective)
-    return Trainer(objective=objective, model=model, init=init, start=start, step=step)
+    run = make_train_step(model, objective)
+    return Trainer(objective=objective, model=model, init=init, start=start, run=run)
 
 
 def make_train_step(model: Any, objective: Objective) -> TrainStep:

@@ -21,6 +21,7 @@ ONE_SIDED = {
 ONE_SIDED_NAMES = {
     "vit_jax/state_dict.py:named_leaves": "PyTorch's named_parameters does it",
     "vit_jax/train_step.py:Trainer.abstract_state": "PyTorch's state is changed in place",
+    "vit_jax/train_step.py:Trainer.lower": "PyTorch runs as it is written",
     "vit_torch/optim.py:set_learning_rate": "optax has a schedule",
     "vit_jax/random.py:stream": "PyTorch has a generator",
     "vit_torch/random.py:Threefry": "JAX has keys",

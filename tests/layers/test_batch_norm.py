@@ -161,7 +161,7 @@ def test_each_framework_chooses_the_mode_in_its_own_words():
     before = np.asarray(layer.mean[...])
     evaluated = nnx.view(layer, use_running_average=True)(x)
     assert np.array_equal(layer.mean[...], before)
-    assert not np.allclose(trained, evaluated)
+    assert not np.array_equal(trained, evaluated)
     layer.eval()
     assert np.array_equal(layer(x), evaluated)
     layer.train()
