@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
@@ -91,9 +91,8 @@ def info(target: Positional[str], *, said: SaidOf = Said()) -> int:
         config, name = said.registered(target, but=("numerics",)), target
         config = config if said.numerics is None else with_numerics(config, said.numerics, name=name)
         table.add_row("model", target)
-        for repository in configs.hub_ids(target):
-            other = "" if model_of(repository) == target else f" --model {target}"
-            table.add_row("weights", escaped(f"hf-hub:{repository}{other}"))
+        for published in _published(target):
+            table.add_row("weights", published)
     table.add_row("family", configs.family(config))
     table.add_row("parameters", f"{parameter_count(config):,} in {len(parameter_shapes(config))} tensors")
     for fact, text in config.facts.items():
@@ -101,15 +100,23 @@ def info(target: Positional[str], *, said: SaidOf = Said()) -> int:
     if config.numerics:
         table.add_row("numerics", ", ".join(f"{field}={getattr(config, field)}" for field in config.numerics))
         table.add_row("run so by", ", ".join(sources_of(config, name=name)) or "no known project")
-    for key, value in asdict(config).items():
-        if isinstance(value, dict):
-            for inner, inner_value in value.items():
-                table.add_row(f"{key}.{inner}", str(inner_value))
-        else:
-            table.add_row(key, str(value))
+    for field, value in _flat(asdict(config)).items():
+        table.add_row(field, str(value))
     for assumption in assumed:
         table.add_row("assumed", str(assumption))
     for names, reason in not_used(ignored):
         table.add_row(escaped(f"not used: {names}"), escaped(reason))
     print_rich(table)
     return 0
+
+
+def _published(name: str) -> list[str]:
+    """Weights of a model on the Hub, as `info` and `convert` take them."""
+    option = {True: "", False: f" --model {name}"}
+    return [escaped(f"hf-hub:{found}{option[model_of(found) == name]}") for found in configs.hub_ids(name)]
+
+
+def _flat(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields by name, those of a part as `part.field`."""
+    parts = {name: value if isinstance(value, dict) else {"": value} for name, value in fields.items()}
+    return {f"{name}.{inner}".rstrip("."): value for name, part in parts.items() for inner, value in part.items()}

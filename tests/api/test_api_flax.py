@@ -14,8 +14,8 @@ from flax import nnx
 
 import vit_jax
 from parity import configs
-from parity.configs import Execution
 from parity.compare import difference
+from parity.configs import Execution
 from parity.tolerances import FORWARD
 
 IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(2, 24, 40, 3)), jnp.float32)

@@ -11,7 +11,9 @@ import torch
 
 import vit_torch
 from parity import configs
+from parity.compare import difference
 from parity.configs import Execution
+from parity.tolerances import FORWARD
 
 IMAGES = torch.randn(2, 3, 24, 40, generator=torch.Generator().manual_seed(0))
 
@@ -65,7 +67,8 @@ def test_transformations(model):
     assert torch.equal(again, model(IMAGES))
     reference = vit_torch.create_model("vit_test", depth=2, execution=Execution(attention="reference")).eval()
     reference.load_state_dict(model.state_dict())
-    torch.testing.assert_close(torch.func.vmap(lambda image: reference(image[None])[0])(IMAGES), model(IMAGES))
+    each = torch.func.vmap(lambda image: reference(image[None])[0])(IMAGES).detach().numpy()
+    assert difference("logits", each, model(IMAGES).detach().numpy()).relative_l2 < FORWARD["float32"].limit
     shapes = copy.deepcopy(model).to("meta")(IMAGES.to("meta"))
     assert shapes.shape == (2, 10)
     dynamic = vit_torch.create_model(configs.get("test_vit").shortened(1)).eval()
