@@ -81,8 +81,9 @@ def ours(
     with torch.inference_mode():
         right = model.forward_features(images, mask=torch.from_numpy(mask)).numpy()
     with exact_jax(np.float64):
-        twin = nnx.eval_shape(lambda: vit_jax.create_model(config, rngs=nnx.Rngs(0)))
+        twin = nnx.eval_shape(lambda: vit_jax.create_model(config, rngs=nnx.Rngs(params=0)))
         vit_jax.state_dict.load_state_dict(twin, tensors)
+        twin.eval()
         inputs = jnp.asarray(images.numpy().transpose(0, 2, 3, 1))
         left = np.asarray(jax.jit(lambda x: twin.forward_features(x, mask=mask))(inputs))
     return [left, right]
