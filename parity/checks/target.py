@@ -88,7 +88,8 @@ def open_target(
         batch_size: Number of random images.
         seed: The seed of random images and parameters.
         images: Normalised images (b, h, w, c), instead of random ones; by name for a model of more inputs.
-        num_classes: Another number of classes; a checkpoint gets a new head.
+        num_classes: Another number of classes; a checkpoint gets a new head. None, and for a family without such heads
+            any, stands for its own.
         work: What there must be memory for.
 
     Raises:
@@ -100,8 +101,8 @@ def open_target(
     if isinstance(model, str) and model not in configs.names() and _is_checkpoint(model):
         model = Path(model)
     if isinstance(model, Path | Checkpoint):
-        changes = {"image_size": image_size, "num_classes": num_classes}
         opened = checkpoints.open_checkpoint(model, target_size=image_size) if isinstance(model, Path) else model
+        changes = {"image_size": image_size} | _classes(opened.config, num_classes)
         name, config, tensors, faults = _checkpoint(opened, depth, changes)
         _check_fits(name, config, count, work)
     else:
@@ -109,12 +110,17 @@ def open_target(
         config = configs.get(model) if isinstance(model, str) else model
         config = config if depth is None else config.shortened(depth)
         config = config if image_size is None else configs.replace(config, image_size=image_size)
-        config = config if num_classes is None else configs.replace(config, num_classes=num_classes)
+        config = configs.replace(config, **_classes(config, num_classes))
         # Before its values are drawn.
         _check_fits(name, config, count, work)
         tensors, faults = random_parameters(checkpoints.parameter_shapes(config), seed), []
     inputs = random_inputs(config, batch_size, seed) if images is None else as_inputs(config, images)
     return Target(name=name, config=config, tensors=tensors, inputs=inputs, faults=tuple(faults))
+
+
+def _classes(config: Config, num_classes: int | None) -> dict[str, Any]:
+    """The change of a model's head, if it has one."""
+    return {} if num_classes is None or not config.takes_classes else {"num_classes": num_classes}
 
 
 def _check_fits(name: str, config: Config, batch_size: int, work: Work) -> None:

@@ -29,13 +29,13 @@ import vit_torch.random
 import vit_torch.state_dict
 import vit_torch.train_step
 
-from .. import configs
 from ..checkpoints import Checkpoint
 from ..checkpoints.shapes import is_statistic
 from ..compare import layer_scales
 from ..configs import Config
 from ..data import Augmentation, open_source, train_batches
 from ..recipes import Data, Optimizer, Recipe
+from ..recipes.objectives import OBJECTIVES
 from ..runs.frozen import check_frozen, open_frozen
 from ..tolerances import TRAINING_LOSS, TRAINING_STATE
 from .report import CheckReport, Part, PrecisionReport
@@ -72,7 +72,7 @@ def check_training(
     image_size: ImageSize = None,
     batch_size: int = 16,
     seed: int = 0,
-    recipe: Recipe = RECIPE,
+    recipe: Recipe | None = None,
     plant: TrainingPlant | None = None,
     on_step: OnStep | None = None,
 ) -> CheckReport:
@@ -90,7 +90,8 @@ def check_training(
         image_size: Another input size; the position embedding of a checkpoint is resized.
         batch_size: Images of each step; an even number where the recipe mixes them.
         seed: The seed of parameters, batches and masks.
-        recipe: Data, augmentation, optimiser, rates and average; its other fields are replaced by these arguments.
+        recipe: Data, augmentation, optimiser, rates and average; its other fields are replaced by these arguments. By
+            default `recipe_of` the model's config.
         plant: Changes PyTorch's first state before it trains, to see whether the check notices.
         on_step: Called after each step.
 
@@ -99,7 +100,8 @@ def check_training(
         CheckpointError: Not a readable checkpoint.
     """
     check_dtypes(dtypes)
-    source = open_source(recipe.data.name, recipe.data.train_split, folder=recipe.data.folder)
+    data = (recipe or RECIPE).data
+    source = open_source(data.name, data.train_split, folder=data.folder)
     target = open_target(
         model,
         depth=depth,
@@ -109,8 +111,8 @@ def check_training(
         num_classes=source.num_classes,
         work="training",
     )
-    rates = {name: getattr(recipe, name) for name in ("drop_rate", "attn_drop_rate", "drop_path_rate")}
-    target = dataclasses.replace(target, config=configs.replace(target.config, **rates))
+    recipe = recipe or recipe_of(target.config)
+    target = dataclasses.replace(target, config=target.config.with_rates(**recipe.drop_rates()))
     optimizer = dataclasses.replace(recipe.optimizer, warmup_steps=min(recipe.optimizer.warmup_steps, steps))
     recipe = dataclasses.replace(recipe, steps=steps, batch_size=batch_size, seed=seed, optimizer=optimizer)
     frozen = open_frozen(recipe)
@@ -121,6 +123,20 @@ def check_training(
         with closing(_batches(source, run, target.config)) as batches:
             precisions.append(_train(run, target.config, target.tensors, frozen, batches, plant, on_step))
     return CheckReport.of("training", target, seed, precisions, target.faults, steps=steps)
+
+
+def recipe_of(config: Config) -> Recipe:
+    """`RECIPE` for a model of any family: with its objective, and what the family has of the rates.
+
+    Images are mixed where the objective is about their labels alone.
+    """
+    own = {field.name for field in dataclasses.fields(config)}
+    rates = {name: 0.0 for name in RECIPE.drop_rates() if name not in own}
+    data = RECIPE.data
+    if config.objective != RECIPE.objective.name:
+        augmentation = dataclasses.replace(data.augmentation, mixup=0.0, cutmix=0.0)
+        data = dataclasses.replace(data, augmentation=augmentation)
+    return dataclasses.replace(RECIPE, objective=OBJECTIVES[config.objective](), data=data, **rates)
 
 
 def _batches(source: Any, recipe: Recipe, config: Config) -> Any:

@@ -52,6 +52,7 @@ class ModelConfig(ABC):
         attn_drop_rate: The rate of dropout of attention weights.
         drop_path_rate: The rate of stochastic depth in the last unit.
         preprocessing: How images become inputs.
+        objective: The objective of `parity.recipes` that trains its models, where nobody names one.
         numerics: Names of the fields that a project chooses for itself, while all others are in its weights.
         heads: Names of the parts that depend on `num_classes`, and that new classes make anew.
         embeddings: Names of the parts that are called as the model is, and whose results `forward_intermediates`
@@ -70,6 +71,7 @@ class ModelConfig(ABC):
     attn_drop_rate: float = 0.0
     drop_path_rate: float = 0.0
     preprocessing: Preprocessing
+    objective: ClassVar[str] = "classification"
     numerics: ClassVar[tuple[str, ...]] = ()
     heads: ClassVar[tuple[str, ...]] = ("head",)
     embeddings: ClassVar[tuple[str, ...]] = ()
@@ -80,6 +82,11 @@ class ModelConfig(ABC):
     def inputs(self) -> tuple[Input, ...]:
         """What the model is called with, in the order of its arguments."""
         return (Input("images", (*self.image_size, self.in_chans)),)
+
+    @property
+    def takes_classes(self) -> bool:
+        """Whether the family has heads for the classes of a data set."""
+        return "num_classes" in self._own()
 
     @property
     @abstractmethod
@@ -158,9 +165,8 @@ class ModelConfig(ABC):
             ValueError: A field that the family lacks, or a value to which the tensors can't be taken.
         """
         asked = {name: value for name, value in {**changes, "num_classes": num_classes}.items() if value is not None}
-        own = [field.name for field in dataclasses.fields(self)]
         for name, value in asked.items():
-            if name not in own:
+            if name not in self._own():
                 raise ValueError(f"{name}: got {value!r}, but {type(self).__name__} has no such field")
         return dataclasses.replace(self, **asked)
 
@@ -173,8 +179,11 @@ class ModelConfig(ABC):
         Raises:
             ValueError: A rate above 0 of something that the family doesn't have.
         """
-        own = [field.name for field in dataclasses.fields(self)]
         for name, rate in rates.items():
-            if rate and name not in own:
+            if rate and name not in self._own():
                 raise ValueError(f"{name}: got {rate}, expected 0: {type(self).__name__} has no such dropout")
-        return dataclasses.replace(self, **{name: rate for name, rate in rates.items() if name in own})
+        return dataclasses.replace(self, **{name: rate for name, rate in rates.items() if name in self._own()})
+
+    def _own(self) -> set[str]:
+        """Names of the fields that the family has."""
+        return {field.name for field in dataclasses.fields(self)}

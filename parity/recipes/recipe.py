@@ -181,16 +181,19 @@ class Recipe:
     def config(self, num_classes: int | None = None) -> Config:
         """The config of a model that starts from values of the seed; `num_classes` are the data set's.
 
+        A model of a family without heads for classes has none.
+
         Raises:
             ValueError: Unknown model or field, fields that make no model, or a model that a checkpoint says.
         """
         if self.init_from:
             raise ValueError(f"init_from: the model is what {self.init_from} says, and the run's directory has it")
-        classes = {} if num_classes is None else {"num_classes": num_classes}
-        changes = classes | self.drop_rates() | self.changes()
+        config = configs.get(self.model).with_rates(**self.drop_rates())
+        classes = {} if num_classes is None or not config.takes_classes else {"num_classes": num_classes}
+        changes = classes | self.changes()
         if changes.get("in_chans") == 1:  # images are grey, and their mean follows from that of the colours
-            changes = {"preprocessing": configs.get(self.model).preprocessing.grey()} | changes
-        return configs.get(self.model, **changes)
+            changes = {"preprocessing": config.preprocessing.grey()} | changes
+        return configs.replace(config, **changes)
 
     def drop_rates(self) -> dict[str, float]:
         """The config fields of dropout."""

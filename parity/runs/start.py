@@ -22,7 +22,7 @@ from ..checkpoints.containers.overlay import Overlay
 from ..checkpoints.containers.tensors import dtypes_of, shapes_of
 from ..checkpoints.formats.run import checkpoint as checkpoint_of
 from ..checkpoints.formats.run import is_run, read, steps
-from ..configs import Config, replace, to_dict
+from ..configs import Config, to_dict
 from ..configs.registry import jsonable
 from ..data import Source
 from ..recipes import Recipe, differences
@@ -110,7 +110,7 @@ def begin(recipe: Recipe, data: Source, directory: Path | None = None, *, is_fir
         start = Start(recipe=recipe, config=origin.config, name=origin.name, origin=origin)
     else:
         start = _from_checkpoint(recipe, data, is_first=is_first)
-    if start.config.num_classes != data.num_classes:
+    if start.config.takes_classes and start.config.num_classes != data.num_classes:
         started = f"the run that started from {recipe.init_from}"
         model = started if recipe.init_from else f"{recipe.model} with the recipe's overrides"
         raise ValueError(f"num_classes: {data.name} has {data.num_classes}, and {model} {start.config.num_classes}")
@@ -161,8 +161,9 @@ def _adapted(recipe: Recipe, checkpoint: Checkpoint, data: Source) -> tuple[Conf
         )
     try:
         dtype = np.dtype(np.float64 if recipe.precision == "float64" else np.float32)
-        config, tensors = adapt(checkpoint, num_classes=data.num_classes, seed=recipe.seed, dtype=dtype, **changes)
-        return replace(config, **recipe.drop_rates()), tensors
+        num_classes = data.num_classes if checkpoint.config.takes_classes else None
+        config, tensors = adapt(checkpoint, num_classes=num_classes, seed=recipe.seed, dtype=dtype, **changes)
+        return config.with_rates(**recipe.drop_rates()), tensors
     except ValueError as error:
         raise ValueError(f"{recipe.init_from}: {error}") from None
 
