@@ -166,3 +166,11 @@ def test_statistics_travel_to_another_head_and_size(tmp_path):
     kept = {name for name, value in found.tensors.items() if np.array_equal(value, tensors[name])}
     assert set(tensors) - kept == {"pos_embed", "head.weight", "head.bias"}
     assert {"patch_embed.stem.2.norm.running_var", "patch_embed.stem.0.norm.running_mean"} < kept
+
+
+def test_a_models_name_is_no_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match=r"no such file or directory; .* its weights are hf-hub:timm/vit_tiny"):
+        open_checkpoint("vit_tiny_patch16_224")
+    with pytest.raises(CheckpointError, match=r"its weights are in no place that is known"):
+        open_checkpoint("vit_digits")

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from ...configs import Config, close_match, family
+from ...configs import Config, close_match, family, hub_ids, names
 from ..accounting import CheckpointError, account, cut, expect_floats
 from ..adapt import adapt
 from ..assumed import Given, warn_of, with_fields
@@ -84,7 +84,7 @@ def recognise(opened: Opened, model: Config | None = None) -> str:
     """
     path = opened.path
     if not path.exists():
-        raise CheckpointError(f"{path}: no such file or directory")
+        raise CheckpointError(f"{path}: no such file or directory{_published(str(path))}")
     if path.is_dir():
         for format, is_format in _BY_DIRECTORY.items():
             if is_format(path):
@@ -96,6 +96,14 @@ def recognise(opened: Opened, model: Config | None = None) -> str:
     if kind != "canonical":
         return kind
     return "meta" if is_meta(opened.weights().shapes) else "timm"
+
+
+def _published(name: str) -> str:
+    """A phrase for an error message: where the weights of a model are, if a name rather than a path was given."""
+    if name not in names():
+        return ""
+    published = [f"hf-hub:{repository}" for repository in hub_ids(name)]
+    return f"; {name} is a model, and its weights are " + (published[0] if published else "in no place that is known")
 
 
 def _lone_file(path: Path) -> Path:
