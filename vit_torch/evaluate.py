@@ -52,7 +52,7 @@ def evaluate(
     """Runs a model over every image once.
 
     Args:
-        model: Evaluated in the precision of its parameters, without dropout; its mode is put back.
+        model: A model, which is run in the precision of its parameters and in evaluation mode; its mode is put back.
         batches: What `parity.data.eval_batches` yields: uint8 images (b, h, w, c), labels, and a mask that is False
             in rows that pad the last batch.
         preprocessing: How images are normalised; as the model's config says by default.

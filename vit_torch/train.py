@@ -1,8 +1,9 @@
 """Training: a recipe and a directory in, a trained model out. Twin: `vit_jax/train.py`.
 
-The directory holds `recipe.json`, `init.json` (what it started from, if not from values of the seed), `metrics.jsonl`,
-`tensorboard/`, `checkpoints/` (`torch.save`: state and position in the data) and, at the end, `model/`, a native
-checkpoint that either framework loads, and `model_ema/` of the averaged parameters, if there are any.
+The directory holds `recipe.json`, `model.json` (what it trains), `init.json` (what it started from, if not from values
+of the seed), `frozen.json` (which models help, if any), `metrics.jsonl`, `tensorboard/`, `checkpoints/` (`torch.save`:
+state and position in the data) and, at the end, `model/`, a native checkpoint that either framework loads, and
+`model_ema/` of the averaged parameters, if there are any.
 """
 
 from __future__ import annotations
