@@ -74,7 +74,7 @@ class Trainer:
         """The next state, which is the one that is given, changed, and the metrics of a step.
 
         Args:
-            state: Before the step.
+            state: The state before the step.
             batch: This process's part of what `parity.data.train_batches` yields.
             key: The key of the run; the step's own follows from it and from the number of the step.
         """

@@ -83,8 +83,8 @@ def check_gradients(
         depth: Only this many blocks, the first ones; None for all.
         image_size: Another input size; the position embedding of a checkpoint is resized.
         batch_size: Number of random images.
-        seed: Of random images, parameters, cotangents and masks.
-        images: Normalised (b, h, w, c) of the input size, instead of random ones; by name for a model of more inputs.
+        seed: The seed of random images, parameters, cotangents and masks.
+        images: Normalised images (b, h, w, c), instead of random ones; by name for a model of more inputs.
         stochastic: Whether dropout and stochastic depth draw masks, the same on both sides; at `DROP_RATES` where the
             model has no rates of its own.
         execution: How both models run.
@@ -137,8 +137,8 @@ class Backward:
     """What one framework found on the way forth and back.
 
     Attributes:
-        outputs: By place.
-        gradients: By the canonical name of the parameter, and by the name of the input.
+        outputs: The outputs by place.
+        gradients: The gradients by the canonical name of the parameter, and by the name of the input.
         statistics: The running statistics afterwards, by canonical name, where the model was trained.
         faults: The tensors that the model doesn't hold bit for bit.
     """
@@ -191,8 +191,8 @@ def run_flax(
 
     Args:
         config: The config of the model, which is in evaluation mode.
-        tensors: By canonical name, all in one precision.
-        images: Normalised (b, h, w, c); every input by name for a model of more than one.
+        tensors: The tensors by canonical name, all in one precision.
+        images: Normalised images (b, h, w, c); every input by name for a model of more than one.
         execution: How the model runs.
         seed: The seed of the cotangents.
         key_seed: The seed of dropout and stochastic depth; None for neither.

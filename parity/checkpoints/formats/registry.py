@@ -215,7 +215,7 @@ def open_to_load(
     Args:
         path: A path as `open_checkpoint` takes it, or what it gave.
         image_size: The image size that is wanted in the end, like `global_pool`; neither is an assumption then.
-        global_pool: Pooling.
+        global_pool: The pooling that is wanted in the end.
         said: Keywords of `open_checkpoint`.
 
     Raises:

@@ -114,7 +114,7 @@ class ToyPyramid(Stochastic):
         """The maps of the stem, each stage and each block.
 
         Args:
-            images: Normalised as the config's preprocessing says.
+            images: Images that are normalised as the config's preprocessing says.
             indices: Which of them, negative from the end; None for all.
         """
         found = self._run(images)

@@ -145,7 +145,7 @@ class ToyTowers(nnx.Module):
         """The scaled cosine of each image (row) and each text (column).
 
         Args:
-            images: Normalised as the config's preprocessing says.
+            images: Images that are normalised as the config's preprocessing says.
             tokens: Token ids.
             key: The key of dropout, which this model doesn't have.
         """
