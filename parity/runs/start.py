@@ -94,7 +94,7 @@ def begin(recipe: Recipe, data: Source, directory: Path | None = None, *, is_fir
     Args:
         recipe: The recipe of the run.
         data: The data that it trains on.
-        directory: The run's. One that has checkpoints says itself what the model is; nothing else is opened.
+        directory: The directory of the run. One with checkpoints says what the model is; nothing else is opened.
         is_first: Whether this is the first process, the only one that reads files as a whole, for their digests.
 
     Raises:

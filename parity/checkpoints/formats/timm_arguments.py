@@ -74,7 +74,7 @@ def config_of(data: Mapping[str, Any], architecture: str, tensors: Mapping[str, 
     Args:
         data: Its object.
         architecture: A name of timm's.
-        tensors: The file's, whose names say where the norms are if the document has another pooling than the arguments.
+        tensors: The tensors, whose names say where norms are if the document has another pooling than the arguments.
 
     Raises:
         ValueError: An architecture or an argument that isn't known, or a value that can't be had here.
