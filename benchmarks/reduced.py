@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Collection, Iterable
 
 from parity import configs
 from parity.configs import Config, VitConfig
@@ -24,3 +25,18 @@ def distinct_sizes(names: Iterable[str]) -> dict[tuple[int, ...], str]:
         if isinstance(config, VitConfig):
             sizes.setdefault((*config.patch_size, config.embed_dim, config.num_heads, config.mlp_dim), name)
     return sizes
+
+
+def representatives(all_configs: Collection[Config]) -> list[Config]:
+    """A few of some configs that have, among them, every value of every field that any of them has."""
+
+    def values(config: Config) -> set[tuple[str, str, str]]:
+        # By their text, for a field's type may have no hash.
+        return {(type(config).__name__, f.name, repr(getattr(config, f.name))) for f in dataclasses.fields(config)}
+
+    missing = set().union(*map(values, all_configs))
+    found = []
+    while missing:
+        found.append(max(all_configs, key=lambda config: len(values(config) & missing)))
+        missing -= values(found[-1])
+    return found

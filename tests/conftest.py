@@ -6,8 +6,12 @@ has an environment for each.
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +21,14 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Many tests, and the processes that they start, compile the same programs. Each worker has a directory of its own, for
+# JAX writes such a file in place, where another process could read half of it.
+COMPILED = tempfile.mkdtemp(prefix="vit-parity-compiled-")
+atexit.register(shutil.rmtree, COMPILED, ignore_errors=True)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED
+# Smaller programs are compiled as fast as they are read.
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 # What a directory of tests imports. One that isn't named here needs both frameworks.
 NEEDS: dict[str, tuple[str, ...]] = {
@@ -53,6 +65,24 @@ collect_ignore = [directory for directory in directories() if missing(directory)
 
 # Directories of few tests that take long: first, so that no worker of pytest-xdist is left with one at the end.
 LONG = ("demo", "jax_training", "parity_training", "tpu")
+
+
+# Directories whose models are so small that compiling them well would cost most of their time.
+QUICK = ("jax_side", "jax_training", "objectives", "parity")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation(request: pytest.FixtureRequest) -> Iterator[None]:
+    """XLA without most of its optimisations."""
+    if request.path.parent.name not in QUICK:
+        yield
+        return
+    import jax
+
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-import jax
 import numpy as np
 import pytest
 from flax import nnx
@@ -13,15 +12,6 @@ import vit_jax
 from parity.configs import Config, Execution
 from vit_jax.models import Model
 from vit_jax.state_dict import canonical_shapes, load_state_dict
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation() -> Iterator[None]:
-    """Every program here runs once or twice, so that compiling it well would cost most of its time."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 from flax import nnx
 
 import vit_jax
+from benchmarks.reduced import distinct_options, representatives
 from parity import configs
 from parity.checkpoints import CheckpointError, parameter_shapes
 from parity.compare import not_identical
@@ -22,7 +23,13 @@ SMALL = [
 ]
 
 
-MODELS = [*((name, 2) for name in configs.names()), ("vit_gigantic_patch14_224", 48)]
+# Of each value of every field one model; the others are a sweep.
+GROUPS = distinct_options(configs.names(), depth=2)
+FEW = {GROUPS[config][0] for config in representatives(GROUPS)}
+MODELS = [
+    *(pytest.param(name, 2, marks=() if name in FEW else pytest.mark.sweep) for name in configs.names()),
+    ("vit_gigantic_patch14_224", 48),
+]
 
 
 @pytest.mark.parametrize(("name", "depth"), MODELS)

@@ -1,11 +1,14 @@
 """Forward parity in three precisions, from parameters that are random in every tensor.
 
-Test models are checked in every precision and the usual widths in float64; every set of options is in
-`test_parity_gradients.py`, whose one compilation gives outputs and gradients. docs/parity.md, which
+A few test models are checked in every precision; the others and the usual widths, in float64, are a sweep. Every set of
+options is in `test_parity_gradients.py`, whose one compilation gives outputs and gradients. docs/parity.md, which
 `python -m benchmarks.table` writes, has every set of options in every precision.
 """
 
 from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +39,8 @@ EXECUTIONS = {
     "scan, remat dots, reference": Execution(scan=True, remat="dots", attention="reference"),
 }
 
+# The smallest of real models.
+NARROW = ("vit_small_patch8_224", "vit_medium_patch32_clip_224")
 
 # Each kind of norm, activation, attention, position and pooling; docs/parity.md has all models in every precision.
 IN_EVERY_PRECISION = (
@@ -48,7 +53,13 @@ IN_EVERY_PRECISION = (
 )
 
 
-@pytest.mark.parametrize("name", [*TEST_MODELS, "vit_digits"])
+def in_core(names: Iterable[str], core: Collection[str]) -> list[Any]:
+    """Those that aren't in the core are a sweep."""
+    assert set(core) <= set(names)
+    return [pytest.param(name, marks=() if name in core else pytest.mark.sweep) for name in names]
+
+
+@pytest.mark.parametrize("name", in_core([*TEST_MODELS, "vit_digits"], IN_EVERY_PRECISION))
 def test_test_models(name):
     dtypes = list(DTYPES) if name in IN_EVERY_PRECISION else ["float64"]
     report = check_forward(name, dtypes=dtypes)
@@ -59,7 +70,7 @@ def test_test_models(name):
     assert places == ["patch_embed", *blocks, "forward_features", "logits"]
 
 
-@pytest.mark.parametrize("name", SIZES.values())
+@pytest.mark.parametrize("name", in_core(SIZES.values(), NARROW))
 def test_usual_widths(name):
     report = check_forward(configs.get(name, num_classes=0).reduced(1), dtypes=["float64"], batch_size=1)
     assert report.passed, report.failures

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ from flax import nnx
 
 import vit_jax
 import vit_jax.state_dict
-from benchmarks.reduced import distinct_options, distinct_sizes
+from benchmarks.reduced import distinct_options, distinct_sizes, representatives
 from parity import checkpoints, configs
 from parity.checkpoints.shapes import is_statistic
 from parity.checks import check_gradients, random_images, random_parameters
@@ -22,11 +24,16 @@ from parity.configs import Execution
 from parity.tolerances import FINITE_DIFFERENCE, GRADIENTS
 
 OPTIONS = distinct_options(configs.names(), 1)
+FEW = representatives(OPTIONS)
+SWEPT = [
+    pytest.param(config, id=names[0], marks=() if config in FEW else pytest.mark.sweep)
+    for config, names in OPTIONS.items()
+]
 SIZES = distinct_sizes(name for name in configs.names("vit_*") if configs.get(name).embed_dim <= 200)
 LIMIT = GRADIENTS["float64"].limit
 
 
-@pytest.mark.parametrize("config", OPTIONS, ids=[names[0] for names in OPTIONS.values()])
+@pytest.mark.parametrize("config", SWEPT)
 def test_every_set_of_options(config):
     report = check_gradients(config, dtypes=["float64"])
     assert report.passed, report.failures
@@ -50,6 +57,10 @@ def test_every_set_of_options(config):
 
 def test_no_registered_model_is_left_out():
     names = configs.names()
+    # The few have every value of every field, if not every set of them.
+    fields = {field.name for config in OPTIONS for field in dataclasses.fields(config)}
+    for field in fields:
+        assert {str(getattr(c, field, "")) for c in OPTIONS} == {str(getattr(c, field, "")) for c in FEW}, field
     assert sorted(name for group in OPTIONS.values() for name in group) == names
     # One that differs in an option, and one that differs in nothing that a forward pass sees.
     assert configs.get("vit_test", norm_eps=1e-5).reduced(2) != configs.get("vit_test").reduced(2)

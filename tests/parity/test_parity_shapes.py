@@ -10,12 +10,17 @@ import vit_jax
 import vit_jax.state_dict
 import vit_torch
 import vit_torch.state_dict
-from benchmarks.reduced import distinct_options
+from benchmarks.reduced import distinct_options, representatives
 from parity import checkpoints, configs
 from parity.checkpoints.shapes import is_statistic
 
 NAMES = configs.names()
 GROUPS = distinct_options(NAMES, depth=2)
+FEW = representatives(GROUPS)
+SWEPT = [
+    pytest.param(config, id=names[0], marks=() if config in FEW else pytest.mark.sweep)
+    for config, names in GROUPS.items()
+]
 
 
 def check(config):
@@ -37,7 +42,7 @@ def check(config):
     assert {name for name, _ in right.named_buffers()} == statistics
 
 
-@pytest.mark.parametrize("config", GROUPS, ids=[names[0] for names in GROUPS.values()])
+@pytest.mark.parametrize("config", SWEPT)
 def test_every_set_of_options(config):
     check(config)
 
@@ -47,6 +52,7 @@ def test_a_whole_model(name):
     check(configs.get(name))
 
 
+@pytest.mark.sweep
 def test_every_registered_model_in_torch():
     for name in NAMES:
         config = configs.get(name).shortened(2)

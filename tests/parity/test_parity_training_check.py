@@ -54,11 +54,6 @@ PLANTS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _quick(quick_compile):
-    return quick_compile
-
-
 def test_a_few_steps_agree():
     seen = []
     report = check_training("vit_digits", on_step=lambda *values: seen.append(values), **ARGUMENTS)

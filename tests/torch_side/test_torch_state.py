@@ -9,15 +9,20 @@ import pytest
 import torch
 
 import vit_torch
+from benchmarks.reduced import distinct_options, representatives
 from parity import configs
 from parity.checkpoints import CheckpointError, parameter_shapes
 from parity.compare import not_identical
 from vit_torch.state_dict import canonical_shapes, load_state_dict, state_dict
 
 SMALL = [*configs.names("vit_test*"), "vit_digits"]
+# Of each value of every field one model; the others are a sweep.
+GROUPS = distinct_options(configs.names(), depth=2)
+FEW = {GROUPS[config][0] for config in representatives(GROUPS)}
+MODELS = [pytest.param(name, marks=() if name in FEW else pytest.mark.sweep) for name in configs.names()]
 
 
-@pytest.mark.parametrize("name", configs.names())
+@pytest.mark.parametrize("name", MODELS)
 def test_names_and_shapes_of_every_registered_model(name):
     """Nothing is allocated; the counts are held against timm's in tests/configs."""
     model = vit_torch.create_model(name, device="meta")

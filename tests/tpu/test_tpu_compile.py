@@ -18,6 +18,8 @@ ENVIRONMENT = {
     "TPU_ACCELERATOR_TYPE": "v5litepod-8",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    # What is compiled for chips that aren't there can't be read again.
+    "JAX_ENABLE_COMPILATION_CACHE": "false",
 }
 
 
