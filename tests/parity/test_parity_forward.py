@@ -154,8 +154,15 @@ def test_activations_stay_of_order_one_at_any_depth():
     assert 0.5 < min(sizes) <= max(sizes) < 10, sizes
 
 
-@pytest.mark.parametrize("image_size", [None, (32, 56)])
-@pytest.mark.parametrize("depth", [None, 2])
+@pytest.mark.parametrize(
+    ("depth", "image_size"),
+    [
+        (None, None),
+        (2, (32, 56)),
+        pytest.param(2, None, marks=pytest.mark.sweep),
+        pytest.param(None, (32, 56), marks=pytest.mark.sweep),
+    ],
+)
 def test_a_checkpoint_is_checked_with_its_own_parameters(tmp_path, depth, image_size):
     config = configs.get("vit_test_reg_scale")
     tensors = random_parameters(checkpoints.parameter_shapes(config), seed=5)
