@@ -63,18 +63,21 @@ def directories() -> list[str]:
 collect_ignore = [directory for directory in directories() if missing(directory)]
 
 
-# Directories of few tests that take long: first, so that no worker of pytest-xdist is left with one at the end.
-LONG = ("demo", "jax_training", "parity_training", "tpu")
+# Directories of files that take long, the longest file's first, so that no worker of pytest-xdist is left with one at
+# the end.
+LONG = ("families", "tpu", "demo", "parity_training", "jax_training", "parity")
 
 
 # Directories whose models are so small that compiling them well would cost most of their time.
-QUICK = ("jax_side", "jax_training", "objectives", "parity")
+QUICK = ("api", "jax_side", "jax_training", "objectives", "parity", "parity_training")
+# How fast float32 runs part is measured of what users compile.
+NOT_QUICK = ("test_divergence.py",)
 
 
 @pytest.fixture(autouse=True, scope="module")
 def quick_compilation(request: pytest.FixtureRequest) -> Iterator[None]:
     """XLA without most of its optimisations."""
-    if request.path.parent.name not in QUICK:
+    if request.path.parent.name not in QUICK or request.path.name in NOT_QUICK:
         yield
         return
     import jax
@@ -93,7 +96,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the long directories first."""
-    items.sort(key=lambda item: item.path.parent.name not in LONG)
+    order = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.parent.name, len(LONG)))
 
 
 def pytest_report_header() -> list[str]:
