@@ -22,6 +22,7 @@ from parity.checks.twins import DTYPES, exact_jax
 from parity.compare import layer_scales
 from parity.configs import Execution
 from parity.tolerances import FINITE_DIFFERENCE, GRADIENTS
+from vit_torch.layers.drop import Dropout
 
 OPTIONS = distinct_options(configs.names(), 1)
 FEW = representatives(OPTIONS)
@@ -130,7 +131,9 @@ def test_gradients_are_those_of_the_definition():
 
 
 def _without_rates(model):
-    model.config = configs.replace(model.config, drop_rate=0.0, drop_path_rate=0.0, attn_drop_rate=0.0)
+    for module in model.modules():
+        if isinstance(module, Dropout):
+            module.rate = 0.0
 
 
 def _detached_branch(model):
