@@ -7,6 +7,7 @@ import importlib
 import inspect
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -23,6 +24,8 @@ from parity.checks.parameters import random_parameters
 from parity.checks.twins import channels_last
 from parity.compare import compare
 from parity.tolerances import FORWARD
+
+ROOT = Path(__file__).parents[2]
 
 # What a layer is built from: plain numbers, and other layers by their name in the same twin.
 D, HEADS, HIDDEN, GRID = 24, 3, 40, (3, 4)
