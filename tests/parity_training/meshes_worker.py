@@ -1,4 +1,4 @@
-"""Trains one small model in float64 on every mesh of 8 devices, on one device and in PyTorch.
+"""Trains a small model in float64 on meshes of 8 devices, on one device and in PyTorch: `meshes_worker.py 2x2x2 8x1x1`.
 
 Prints differences as JSON. A process of its own, because the number of simulated devices is fixed when JAX starts.
 """
@@ -28,7 +28,6 @@ import vit_torch.train_step
 from parity.compare import compare
 
 STEPS = 6
-SHAPES = [(d, f, 8 // d // f) for d in (1, 2, 4, 8) for f in (1, 2, 4, 8) if d * f <= 8]
 RECIPE_HERE = dataclasses.replace(
     RECIPE,
     steps=STEPS,
@@ -95,7 +94,7 @@ def apart(losses: list[float], state: Trees, other_losses: list[float], other: T
     return found
 
 
-def main() -> None:
+def main(*meshes: str) -> None:
     jax.config.update("jax_num_cpu_devices", 8)
     jax.config.update("jax_enable_x64", True)
     # There is much to compile and little to run.
@@ -103,9 +102,10 @@ def main() -> None:
     data = batches(RECIPE_HERE, STEPS)
     one_losses, start, first, one = flax((1, 1, 1), 1, data)
     results = {"torch": apart(*pytorch(first["params"], data), one_losses, one)}
-    for shape in SHAPES:
-        losses, _, _, state = flax(shape, 8, data, start)
-        results["x".join(map(str, shape))] = apart(losses, state, one_losses, one)
+    for mesh in meshes:
+        data_ways, fsdp, tensor = map(int, mesh.split("x"))
+        losses, _, _, state = flax((data_ways, fsdp, tensor), 8, data, start)
+        results[mesh] = apart(losses, state, one_losses, one)
     # What the bounds would say of a mesh that sums one row twice.
     wrong = [data[0] | {"image": np.concatenate([data[0]["image"][:1], data[0]["image"][:-1]])}, *data[1:]]
     losses, _, _, state = flax((1, 1, 1), 1, wrong, start)
@@ -114,4 +114,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

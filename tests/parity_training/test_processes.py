@@ -18,6 +18,8 @@ from parity.compare import compare
 from parity.runs.metrics import read_metrics
 from parity.tolerances import TRAINING_STATE
 
+# There is more to compile than to run.
+QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "true"}
 WORKER = Path(__file__).with_name("parallel_worker.py")
 
 
@@ -26,7 +28,7 @@ def run_two(framework: str, directory: Path) -> None:
     command = [sys.executable, str(WORKER), framework]
     processes = [
         subprocess.Popen(
-            [*command, str(rank), address, str(directory)], stderr=subprocess.PIPE, text=True, env=dict(os.environ)
+            [*command, str(rank), address, str(directory)], stderr=subprocess.PIPE, text=True, env=os.environ | QUICK
         )
         for rank in range(2)
     ]
