@@ -15,6 +15,7 @@ import numpy as np
 
 from ..checkpoints import CheckpointError, account, parameter_shapes, shapes_of
 from ..checkpoints.accounting import LINES, cut
+from ..checkpoints.adapt import is_head
 from ..checkpoints.shapes import is_statistic
 from ..configs import Config
 from ..recipes import MOMENTS, Recipe
@@ -53,8 +54,10 @@ class TrainingState:
         """The config of the model, with the classes of the data."""
         if self.origin is not None:
             return self.origin.config
-        head = shapes_of(self.params).get("head.weight")
-        return self.recipe.config(head[0] if head else None)
+        config = self.recipe.config()
+        shapes = shapes_of(self.params)
+        heads = [shape for name, shape in shapes.items() if is_head(config, name) and name.endswith(".weight")]
+        return self.recipe.config(heads[0][0] if heads else None)
 
     def check(self, *, source: str) -> None:
         """Holds the state against its recipe.

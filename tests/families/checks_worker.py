@@ -21,50 +21,37 @@ import vit_jax.state_dict
 import vit_torch
 import vit_torch.state_dict
 from parity import checkpoints, configs
-from parity.checks import check_forward, check_gradients, check_layers, random_parameters
+from parity.checks import check_gradients, random_parameters
 from parity.checks.report import CheckReport
 from parity.cli import main
 from parity.compare import not_identical
 from parity.configs import Execution
 
 FAMILIES = ("toy_pyramid", "toy_towers")
+LEVELS = ("forward", "layers", "gradients")
 
 
 def told(report: CheckReport) -> dict[str, Any]:
     """What a test asks of a report."""
-    first = report.precisions[0]
-    return {
-        "passed": report.passed,
-        "failures": list(report.failures),
-        "precisions": [one.dtype for one in report.precisions],
-        "places": {part.name: [one.name for one in part.comparison.differences] for part in first.parts},
-        "worst": {part.name: part.worst.relative_l2 for part in first.parts},
-    }
+    return {"passed": report.passed, "failures": list(report.failures)}
 
 
-def levels(name: str) -> dict[str, Any]:
-    """Every level but training, plain and with masks, in every precision; and a planted error in each."""
+def levels(name: str, _: Path) -> dict[str, Any]:
+    """Another execution than a user's check takes, masks, and planted errors; all in float64."""
     one = {"dtypes": ["float64"]}
-    deeper = Execution(scan=True, remat="block")
-    stochastic: dict[str, Any] = {"stochastic": True} if configs.get(name).with_rates(drop_path_rate=0.0) else {}
     found = {
-        "forward": check_forward(name),
-        "layers": check_layers(name),
-        "gradients": check_gradients(name),
-        "scanned": check_gradients(name, execution=deeper, **one),
-        "other": check_gradients(other(name), batch_size=3, seed=5, **one),
+        "scanned": check_gradients(deeper(name), batch_size=3, execution=Execution(scan=True, remat="block"), **one),
         "planted": check_gradients(name, plant=plant, **one),
         "planted_statistic": check_gradients(name, plant=plant_statistic, **one),
-        **({"stochastic": check_gradients(name, **stochastic, **one)} if name == "toy_pyramid" else {}),
     }
+    if name == "toy_pyramid":  # the towers drop nothing
+        found["stochastic"] = check_gradients(name, stochastic=True, **one)
     return {level: told(report) for level, report in found.items()}
 
 
-def other(name: str) -> configs.Config:
-    """The family in another shape."""
-    if name == "toy_pyramid":
-        return configs.get("toy_pyramid_deep", num_classes=0)
-    return configs.get(name, depth=3, text_depth=2, text_length=5)
+def deeper(name: str) -> configs.Config:
+    """The family with blocks to scan."""
+    return configs.get(name, depth=4) if name == "toy_pyramid" else configs.get(name, text_depth=2, text_length=5)
 
 
 def plant(model: Any) -> None:
@@ -126,13 +113,17 @@ def said(*arguments: str) -> dict[str, Any]:
 
 
 def commands(name: str, directory: Path) -> dict[str, Any]:
-    """What a user types."""
-    path = str(directory / "torch")
+    """What a user types: the check of every level in every precision, and the rest."""
+    path, figures = str(directory / "torch"), directory / "figures.json"
+    every = [word for level in LEVELS for word in ("--level", level)]
+    training, steps = ["--level", "training", "--steps", "5"], directory / "steps.json"
     return {
         "models": said("models", f"{name}*"),
         "info": said("info", name),
         "info_path": said("info", path),
-        "check": said("check", name, "--dtypes", "float64", "--level", "forward", "--depth", "1"),
+        "check": said("check", name, *every, "--json", str(figures)),
+        "train": said("check", name, *training, "--dtypes", "float64", "bfloat16", "--json", str(steps)),
+        "levels": json.loads(figures.read_text())["levels"] | json.loads(steps.read_text())["levels"],
         "convert": said("convert", path, str(directory / "foreign"), "--to", "timm"),
     }
 
@@ -153,4 +144,4 @@ if __name__ == "__main__":
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     with tempfile.TemporaryDirectory() as cache:
         jax.config.update("jax_compilation_cache_dir", cache)
-        print(json.dumps(collected({"levels": lambda name, _: levels(name), "files": files, "commands": commands})))
+        print(json.dumps(collected({"levels": levels, "files": files, "commands": commands})))

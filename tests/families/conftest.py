@@ -12,8 +12,11 @@ import pytest
 from overlay_tree import lay_over, start
 
 HERE = Path(__file__).parent
-WORKERS = ("checks", "meshes")
-OVER_THE_REGISTRY = ("tests/contracts/test_contract_mirror.py", "tests/contracts/test_contract_api.py", "tests/parity")
+WORKERS = ("checks", "training", "meshes")
+OVER_THE_REGISTRY = (
+    *("tests/contracts/test_contract_mirror.py", "tests/contracts/test_contract_api.py"),
+    *("tests/parity/test_parity_shapes.py", "tests/parity/test_parity_gradients.py"),
+)
 # What is parametrised by a toy, or looks at all files.
 CHOSEN = "toy or twins_have_the_same_outline or same_files or stale or imports_itself or every_family or every_model"
 
@@ -35,7 +38,7 @@ def workers(tree) -> Iterator[dict[str, subprocess.Popen[str]]]:
 
 
 def _found(process: subprocess.Popen[str]) -> dict[str, Any]:
-    out, err = process.communicate(timeout=500)
+    out, err = process.communicate(timeout=580)
     assert process.returncode == 0, err[-4000:]
     return json.loads(out.splitlines()[-1])
 
@@ -46,6 +49,11 @@ def checks(workers) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
+def training(workers) -> dict[str, Any]:
+    return _found(workers["training"])
+
+
+@pytest.fixture(scope="session")
 def meshes(workers) -> dict[str, Any]:
     return _found(workers["meshes"])
 
@@ -53,5 +61,5 @@ def meshes(workers) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def over_the_registry(workers) -> tuple[int, str]:
     """Exit status and output of the house's own tests, in the copy."""
-    out, err = workers["registry"].communicate(timeout=500)
+    out, err = workers["registry"].communicate(timeout=580)
     return workers["registry"].returncode, out + err

@@ -1,70 +1,94 @@
-"""Run in the laid-over copy, on eight simulated devices: a training pass of both families on every kind of mesh."""
+"""Run in the laid-over copy, on eight simulated devices: training steps of both families on every kind of mesh."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from contextlib import closing
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
-import vit_jax
-import vit_jax.state_dict
-from parity import checkpoints, configs
-from parity.checks import random_parameters
-from parity.checks.parameters import random_inputs
-from parity.compare import compare
-from vit_jax.functional import bind, params_of, statistics_of
-from vit_jax.sharding import batch_sharding, make_mesh, parameter_shardings
+import vit_jax.random
+from parity.checks.training import recipe_of
+from parity.compare import compare, layer_scales
+from parity.configs import get
+from parity.data import open_source, train_batches
+from parity.recipes import Recipe
+from vit_jax.sharding import batch_sharding, make_mesh
+from vit_jax.train_step import make_trainer
 
-MESHES = {
-    "one device": None,
+MESHES: dict[str, Mapping[str, int]] = {
     "data 8": dict(data=8),
-    "fsdp 8": dict(fsdp=8, data=1),
-    "fsdp 4, tensor 2": dict(data=1, fsdp=4, tensor=2),
+    "data 1, fsdp 4, tensor 2": dict(data=1, fsdp=4, tensor=2),
     "data 2, fsdp 2, tensor 2": dict(data=2, fsdp=2, tensor=2),
 }
+STEPS = 2
 
 
-def passes(name: str) -> dict[str, Any]:
-    """How far every mesh is from one device: outputs, gradients and statistics of a pass in training mode."""
-    config = configs.get(name)
-    tensors = random_parameters(checkpoints.parameter_shapes(config), seed=1)
-    model = nnx.eval_shape(lambda: vit_jax.create_model(config, rngs=nnx.Rngs(params=0)))
-    vit_jax.state_dict.load_state_dict(model, tensors)
-    model.train()
-    inputs = random_inputs(config, 8, seed=2)
+def batches_of(recipe: Recipe, config: Any) -> list[dict[str, np.ndarray]]:
+    """The first batches, of as many channels as the model takes."""
+    iterator = train_batches(
+        open_source(recipe.data.name, recipe.data.train_split).with_channels(config.in_chans),
+        batch_size=recipe.batch_size,
+        image_size=config.image_size,
+        preprocessing=config.preprocessing,
+        augmentation=recipe.data.augmentation,
+        seed=recipe.seed,
+        num_threads=0,
+    )
+    with closing(iterator):
+        return [{name: np.array(value) for name, value in next(iterator).items()} for _ in range(STEPS)]
 
-    def loss(params: Any, statistics: Any, inputs: list[jax.Array]) -> tuple[jax.Array, Any]:
-        bound = bind(model, params, statistics)
-        outputs = bound(*inputs)
-        return jnp.sum(outputs * jnp.cos(jnp.arange(outputs.size)).reshape(outputs.shape)), (
-            outputs,
-            statistics_of(bound),
-        )
 
-    run = jax.value_and_grad(loss, has_aux=True)
-    given = (params_of(model), statistics_of(model))
-    results, split = {}, {}
+def first_state(recipe: Recipe, config: Any) -> Any:
+    """The state of the seed, on no mesh, so that its program is compiled once."""
+    mesh = make_mesh(data=1, devices=jax.devices()[:1])
+    with jax.set_mesh(mesh):
+        state = make_trainer(recipe, config, mesh).init(vit_jax.random.key(recipe.seed))
+    return jax.tree.map(np.asarray, state)
+
+
+def steps(
+    recipe: Recipe, config: Any, mesh: Any, first: Any, batches: list[dict[str, np.ndarray]]
+) -> tuple[dict[str, Any], int]:
+    """Losses, gradient norms and the state after some steps; and how many arrays of the state are split."""
+    with jax.set_mesh(mesh):
+        trainer = make_trainer(recipe, config, mesh)
+        state = jax.device_put(first, trainer.shardings)
+        found: dict[str, Any] = {}
+        for step, batch in enumerate(batches, start=1):
+            placed = {name: jax.device_put(value, batch_sharding(mesh)) for name, value in batch.items()}
+            state, metrics = trainer.step(state, placed, vit_jax.random.key(recipe.seed))
+            found |= {f"{name} {step}": np.asarray(metrics[name]) for name in ("loss", "grad_norm")}
+        values = state.params | state.statistics
+        split = sum(not value.sharding.is_fully_replicated for value in values.values())
+        return found | {name: np.asarray(value) for name, value in values.items()}, split
+
+
+def distances(name: str) -> dict[str, Any]:
+    """How far every mesh is from one device."""
+    config = get(name)
+    recipe = recipe_of(config)
+    recipe = Recipe(**{**vars(recipe), "model": name, "precision": "float64", "steps": 10, "label_smoothing": 0.0})
+    # As few units as there can be: what takes long is to compile a program for each mesh.
+    config = recipe.config(10).shortened(1)
+    batches = batches_of(recipe, config)
+    first = first_state(recipe, config)
+    reference, _ = steps(recipe, config, make_mesh(data=1, devices=jax.devices()[:1]), first, batches)
+    apart, split = {}, {}
     for label, sizes in MESHES.items():
-        mesh = make_mesh(data=1, devices=jax.devices()[:1]) if sizes is None else make_mesh(**sizes)
-        rules = parameter_shardings(model, mesh)
-        split[label] = sum(not rule.is_fully_replicated for rule in rules.values())
-        with jax.set_mesh(mesh):
-            placed = [{key: jax.device_put(value, rules[key]) for key, value in part.items()} for part in given]
-            batch = [jax.device_put(value, batch_sharding(mesh)) for value in inputs.values()]
-            (_, (outputs, statistics)), grads = jax.jit(run)(*placed, batch)
-            found = {"outputs": outputs, **{f"gradient {key}": value for key, value in grads.items()}, **statistics}
-            results[label] = {key: np.asarray(value) for key, value in found.items()}
-    reference = results["one device"]
-    apart = {label: compare(found, reference).worst for label, found in results.items()}
-    return {
-        "apart": {label: [worst.name, worst.relative_l2] for label, worst in apart.items() if worst is not None},
-        "split": split,
-        "statistics": [key for key in reference if "running" in key],
-    }
+        found, split[label] = steps(recipe, config, make_mesh(**sizes), first, batches)
+        differences = compare(found, reference, layer_scales(reference)).differences
+        curves = [one for one in differences if one.name.startswith(("loss", "grad_norm"))]
+        state = [one for one in differences if one not in curves]
+        apart[label] = {
+            kind: max((one.relative_l2, one.name) for one in some)
+            for kind, some in (("curves", curves), ("state", state))
+        }
+    moved = {key for key, value in reference.items() if "running" in key and np.ptp(value) > 0}
+    return {"apart": apart, "split": split, "statistics": sorted(moved)}
 
 
 if __name__ == "__main__":
@@ -72,4 +96,4 @@ if __name__ == "__main__":
     jax.config.update("jax_num_cpu_devices", 8)
     jax.config.update("jax_enable_x64", True)
     jax.config.update("jax_disable_most_optimizations", True)
-    print(json.dumps({name: passes(name) for name in ("toy_pyramid", "toy_towers")}))
+    print(json.dumps({name: distances(name) for name in ("toy_pyramid", "toy_towers")}))

@@ -55,6 +55,44 @@ LINES: dict[str, list[tuple[str, str]]] = {
         for package in ("vit_jax", "vit_torch")
     },
 }
+# The same of the objective that trains the towers.
+OPTIONS = '''@dataclass(frozen=True, kw_only=True)
+class ToyPairs:
+    """Images and the texts of their labels find each other in a batch.
+
+    Attributes:
+        name: Which objective this is.
+        num_classes: The number of classes of the data.
+    """
+
+    name: Literal["toy_pairs"] = "toy_pairs"
+    num_classes: int = 10
+
+    def checkpoints(self) -> dict[str, tuple[str, Mapping[str, Any]]]:
+        """No model helps."""
+        return {}
+
+
+'''
+OBJECTIVE_LINES: dict[str, list[tuple[str, str]]] = {
+    "parity/recipes/objectives.py": [
+        (
+            "Objective = Classification | Distillation\n",
+            f"{OPTIONS}Objective = Classification | Distillation | ToyPairs\n",
+        ),
+        ('"distillation": Distillation}', '"distillation": Distillation, "toy_pairs": ToyPairs}'),
+    ],
+    **{
+        f"{package}/objectives/__init__.py": [
+            (
+                "from .objective import Objective\n",
+                "from .objective import Objective\nfrom .toy_pairs import ToyPairs\n",
+            ),
+            ('"distillation": Distillation}', '"distillation": Distillation, "toy_pairs": ToyPairs}'),
+        ]
+        for package in ("vit_jax", "vit_torch")
+    },
+}
 
 
 def lay_over(directory: Path) -> Path:
@@ -68,7 +106,7 @@ def lay_over(directory: Path) -> Path:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, target)
     shutil.copytree(OVERLAY, directory, ignore=ignore, dirs_exist_ok=True)
-    for name, changes in LINES.items():
+    for name, changes in (LINES | OBJECTIVE_LINES).items():
         file = directory / name
         text = file.read_text()
         for old, new in changes:

@@ -10,13 +10,21 @@ import re
 from pathlib import Path
 
 import pytest
-from overlay_tree import FAMILIES, LINES, OVERLAY, PACKAGES, ROOT, lay_over
+from overlay_tree import FAMILIES, LINES, OBJECTIVE_LINES, OVERLAY, PACKAGES, ROOT, lay_over
 
 from parity.configs.registry import FAMILIES as FAMILIES_OF_OURS
-from parity.tolerances import FORWARD, GRADIENTS
+from parity.tolerances import TRAINING_LOSS, TRAINING_STATE
 
 PRECISIONS = ["float64", "float32", "bfloat16"]
+LEVELS = ["forward", "layers", "gradients", "training"]
 STATISTICS = ("running_mean", "running_var")
+
+
+# What the objective of the towers touches besides.
+OBJECTIVE = {
+    "parity/recipes/objectives.py",
+    *(f"{package}/objectives/{name}.py" for package in ("vit_jax", "vit_torch") for name in ("toy_pairs", "__init__")),
+}
 
 
 def section(title: str) -> str:
@@ -43,7 +51,12 @@ def touched(tree: Path) -> set[str]:
 
 
 def test_what_is_touched_is_what_contributing_names(tree):
-    assert touched(tree) == files_named(section("Add a model"))
+    """Of the families, and of the objective that trains the towers."""
+    assert touched(tree) == files_named(section("Add a model")) | OBJECTIVE
+    text = section("Add an objective")
+    registries = OBJECTIVE & set(OBJECTIVE_LINES)
+    assert all(f"`{name}`" in text for name in registries)
+    assert all(f"`{name.rpartition('/')[0]}/`" in text for name in OBJECTIVE - registries)
 
 
 def test_a_registry_gets_the_family_and_nothing_else():
@@ -64,7 +77,7 @@ def test_a_file_more_is_noticed(tmp_path):
     (tree / "parity" / "checks" / "toy.py").write_text("")
     registry = tree / "vit_jax" / "state_dict.py"
     registry.write_text(registry.read_text() + "\n")
-    extra = touched(tree) - files_named(section("Add a model"))
+    extra = touched(tree) - files_named(section("Add a model")) - OBJECTIVE
     assert extra == {"parity/checks/toy.py", "vit_jax/state_dict.py"}
 
 
@@ -92,42 +105,51 @@ def test_the_copy_is_what_ran(checks, tree):
     assert all(Path(file).is_relative_to(tree) for file in checks["packages"])
 
 
-@pytest.mark.parametrize("level", ["forward", "layers", "gradients"])
+@pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_level_in_every_precision(checks, family, level):
-    found = checks[family]["levels"][level]
+    """As `vit-parity check` says it."""
+    found = checks[family]["commands"]["levels"][level]
     assert found["passed"], found["failures"]
-    assert found["precisions"] == PRECISIONS
+    assert [one["dtype"] for one in found["precisions"]] == (PRECISIONS if level != "training" else PRECISIONS[::2])
 
 
-@pytest.mark.parametrize(
-    ("family", "level"), [(family, level) for family in FAMILIES for level in ("scanned", "other")]
-)
-def test_other_shapes_and_executions(checks, family, level):
-    found = checks[family]["levels"][level]
+@pytest.mark.parametrize("family", FAMILIES)
+def test_scanned_and_recomputed_blocks(checks, family):
+    found = checks[family]["levels"]["scanned"]
     assert found["passed"], found["failures"]
+
+
+def places(checks, family, level) -> dict[str, list[str]]:
+    """Names of what a level compared, by its parts."""
+    first = checks[family]["commands"]["levels"][level]["precisions"][0]
+    return {part["name"]: [one["name"] for one in part["places"]] for part in first["parts"]}
 
 
 def test_what_is_compared(checks):
-    pyramid, towers = (checks[family]["levels"] for family in FAMILIES)
-    assert pyramid["forward"]["places"]["outputs"] == [
-        *("stem", "stages.0", "stages.1", "blocks.0", "blocks.1"),
+    assert places(checks, "toy_pyramid", "forward")["outputs"] == [
+        *("stem", "stages.0", "stages.1", "blocks.0"),
         *("forward_features", "logits"),
     ]
-    assert towers["forward"]["places"]["outputs"] == [
+    assert places(checks, "toy_towers", "forward")["outputs"] == [
         *("visual.blocks.0", "visual.blocks.1", "text.blocks.0"),
         *("image_features", "text_features", "logits_per_image"),
     ]
     # Images are differentiated, token ids aren't; statistics only are where there are any.
-    gradients = {family: checks[family]["levels"]["gradients"]["places"] for family in FAMILIES}
-    assert list(gradients["toy_towers"]) == ["outputs", "gradients"]
-    assert {"images", "logit_scale", "text.token_embed.weight"} <= set(gradients["toy_towers"]["gradients"])
-    assert "tokens" not in gradients["toy_towers"]["gradients"]
-    trained = ["outputs_in_training", "gradients_in_training", "statistics"]
-    assert list(gradients["toy_pyramid"]) == ["outputs", "gradients", *trained]
-    assert len(gradients["toy_pyramid"]["statistics"]) == 2 * 5
-    assert not any(name.endswith(STATISTICS) for name in gradients["toy_pyramid"]["gradients_in_training"])
-    assert "images" in gradients["toy_pyramid"]["gradients_in_training"]
+    towers, pyramid = (places(checks, family, "gradients") for family in ("toy_towers", "toy_pyramid"))
+    assert list(towers) == ["outputs", "gradients"]
+    assert {"images", "logit_scale", "text.token_embed.weight"} <= set(towers["gradients"])
+    assert "tokens" not in towers["gradients"]
+    assert list(pyramid) == ["outputs", "gradients", "outputs_in_training", "gradients_in_training", "statistics"]
+    assert len(pyramid["statistics"]) == 2 * 5
+    assert not any(name.endswith(STATISTICS) for name in pyramid["gradients_in_training"])
+    assert "images" in pyramid["gradients_in_training"]
+    state = ["loss", "grad_norm", "parameters", "mu", "nu", "ema"]
+    assert list(places(checks, "toy_towers", "training")) == state
+    assert list(places(checks, "toy_pyramid", "training")) == [*state, "statistics"]
+    # Inside of modules, where maps are in either layout and what is called isn't the model alone.
+    assert {"stages.0.down.conv", "blocks.0.attn.proj:input"} <= set(places(checks, "toy_pyramid", "layers")["layers"])
+    assert {"text.token_embed", "visual.blocks.1.mlp.fc1"} <= set(places(checks, "toy_towers", "layers")["layers"])
 
 
 def test_masks_are_the_same(checks):
@@ -167,7 +189,7 @@ def test_checkpoints_go_through_both_frameworks(checks, family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_commands(checks, family):
     found = checks[family]["commands"]
-    assert [found[name]["code"] for name in ("models", "info", "info_path", "check")] == [0, 0, 0, 0], found
+    assert [found[name]["code"] for name in ("models", "info", "info_path", "check", "train")] == [0] * 5, found
     assert family in found["models"]["out"]
     assert "0." in found["models"]["out"]
     for name in ("info", "info_path"):
@@ -185,17 +207,37 @@ def test_a_format_without_the_family_says_so(checks, family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_mesh_is_one_device(meshes, family):
-    apart = meshes[family]["apart"]
-    assert len(apart) == 5
-    for mesh, (place, distance) in apart.items():
-        limit = (FORWARD if place == "outputs" or place.endswith(STATISTICS) else GRADIENTS)["float64"].limit
-        assert distance <= limit, (mesh, place, distance)
-    # The meshes did split something.
-    assert {mesh: number > 0 for mesh, number in meshes[family]["split"].items()} == {
-        mesh: "fsdp" in mesh for mesh in meshes[family]["split"]
-    }
-    assert bool(meshes[family]["statistics"]) == (family == "toy_pyramid")
+def test_training_on_every_mesh_is_that_on_one_device(meshes, family):
+    for mesh, apart in meshes[family]["apart"].items():
+        assert apart["curves"][0] <= TRAINING_LOSS["float64"].limit, (mesh, apart)
+        assert apart["state"][0] <= TRAINING_STATE["float64"].limit, (mesh, apart)
+    # The meshes did split something, and statistics moved.
+    split = meshes[family]["split"]
+    assert {mesh: number > 5 for mesh, number in split.items()} == {mesh: "fsdp" in mesh for mesh in split}
+    assert len(split) == 3
+    assert len(meshes[family]["statistics"]) == (10 if family == "toy_pyramid" else 0)
+
+
+@pytest.mark.parametrize("first", ["flax", "torch"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_run_goes_on_in_the_other_framework(training, family, first):
+    found = training[family][first]
+    assert found["steps"] == [4, 2]
+    assert found["kinds"] == ["params", "ema", "mu", "nu"]
+    assert found["lacking"] == []
+    assert max(found["apart"].values()) <= TRAINING_STATE["float64"].limit, found["apart"]
+    moved, whole = found["losses"]
+    assert len(set(whole)) == 4
+    assert moved == pytest.approx(whole, rel=TRAINING_LOSS["float64"].limit)
+
+
+@pytest.mark.parametrize("first", ["flax", "torch"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_a_run_leaves_is_a_checkpoint(training, family, first):
+    found = training[family][first]["exported"]
+    assert found["name"] == family
+    assert found["differ"] == []
+    assert len(found["statistics"]) == (10 if family == "toy_pyramid" else 0)
 
 
 def test_the_tests_over_the_registry_need_no_edit(over_the_registry):

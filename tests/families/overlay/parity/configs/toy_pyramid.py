@@ -38,7 +38,7 @@ class ToyPyramidConfig(ModelConfig):
     in_chans: int = 3
     num_classes: int = 10
     dims: tuple[int, ...] = (8, 12, 20)
-    depth: int = 4
+    depth: int = 3
     num_heads: int = 4
     mlp_dim: int = 36
     norm_eps: float = 1e-5

@@ -34,6 +34,7 @@ class ToyTowersConfig(ModelConfig):
     """
 
     registered: ClassVar[Mapping[str, Mapping[str, Any]]] = {"toy_towers": dict(normalize="clip")}
+    objective: ClassVar[str] = "toy_pairs"
     heads: ClassVar[tuple[str, ...]] = ()
     features: ClassVar[tuple[str, ...]] = ("image_features", "text_features")
     outputs: ClassVar[tuple[str, ...]] = ("logits_per_image",)
