@@ -69,13 +69,13 @@ def evaluate(
     model.eval()
     dtype = next(iter(params_of(model).values())).dtype
     graphdef, state = nnx.split(model)
-    preprocessing = preprocessing or model.config.preprocessing
+    images: Preprocessing = preprocessing or model.config.preprocessing
     sharding = batch_sharding(mesh) if mesh is not None else None
     rows = []
     for batch in batches:
         if sharding is not None:
             batch = {name: jax.make_array_from_process_local_data(sharding, value) for name, value in batch.items()}
-        rows.append(_predict(graphdef, state, dict(batch), preprocessing, dtype, mesh))
+        rows.append(_predict(graphdef, state, dict(batch), images, dtype, mesh))
     if not rows:
         raise ValueError("batches: got none, expected at least one image")
     labels, predictions, losses, mask = (np.concatenate([np.asarray(row[i]) for row in rows]) for i in range(4))

@@ -61,7 +61,7 @@ def evaluate(
     Raises:
         ValueError: There is no image.
     """
-    preprocessing = preprocessing or model.config.preprocessing
+    images: Preprocessing = preprocessing or model.config.preprocessing
     device = next(model.parameters()).device
     training = model.training
     model.eval()
@@ -69,7 +69,7 @@ def evaluate(
     try:
         for batch in batches:
             tensors = {name: torch.from_numpy(np.array(value)).to(device) for name, value in batch.items()}
-            rows.append(_predict(model, tensors, preprocessing))
+            rows.append(_predict(model, tensors, images))
     finally:
         model.train(training)
     if not rows:

@@ -12,13 +12,14 @@ from ..html_report import Report
 from .report import CheckReport, figure, to_json
 
 _MEANING = {
-    "forward": "Patch embedding, the output of every block, features and logits.",
+    "forward": "What is embedded, the output of every block, features and logits.",
     "layers": "What every submodule takes and returns, in the order of the forward pass; `:input` is what a module "
     "takes where no other module returned it.",
     "gradients": "Gradients of all parameters and of the images, in the order of the backward pass, of the features "
-    "and logits times fixed random numbers. A bias is relative to at least the scale of its weight's gradient.",
-    "training": "Losses and gradient norms of every step; parameters, the optimiser's moments and the averaged "
-    "parameters after the last one.",
+    "and logits times fixed random numbers. A bias is relative to at least the scale of its weight's gradient. With "
+    "BatchNorm all of it once more in training mode, by the batch's statistics, and the running ones afterwards.",
+    "training": "Losses and gradient norms of every step; parameters, the optimiser's moments, the averaged "
+    "parameters and the statistics of BatchNorm after the last one.",
 }
 # Compared at each step: a curve says more than a table.
 _CURVES = ("loss", "grad_norm")

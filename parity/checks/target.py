@@ -157,7 +157,8 @@ def _checkpoint(
     faults = _loading_faults(opened, changes, tensors)
     if depth is not None:
         config = config.shortened(depth)
-        tensors = {name: tensors[name] for name in checkpoints.parameter_shapes(config)}
+        shapes = checkpoints.parameter_shapes(config)
+        tensors = {name: np.asarray(tensors[name])[tuple(map(slice, shape))] for name, shape in shapes.items()}
     return str(opened.path), config, tensors, faults
 
 

@@ -110,7 +110,8 @@ class ModelConfig(ABC):
     def shortened(self, depth: int) -> Self:
         """A config of the first `depth` units, or of as few as the family can have; itself if it has no more.
 
-        Its tensors are among those of this config, in name and shape, and mean the same.
+        Its tensors are among those of this config and mean the same; of one that has an entry for each unit, they are
+        the first entries.
         """
 
     @abstractmethod

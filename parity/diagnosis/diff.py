@@ -127,6 +127,12 @@ def _random_images(
     config: Config | None, image_size: int | tuple[int, int] | None, batch_size: int, seed: int
 ) -> np.ndarray:
     if config is not None:
+        others = ", ".join(one.name for one in config.inputs if not one.is_image)
+        if others:
+            what = f"a {type(config).__name__}, which is called with {others}, too"
+            raise ValueError(
+                f"model: got {what}, expected a model of images alone; `vit-parity check` compares its twins"
+            )
         return random_images(config, batch_size, seed)
     size = (image_size, image_size) if isinstance(image_size, int) else image_size or _SHAPE[:2]
     return np.random.default_rng(seed).standard_normal((batch_size, *size, _SHAPE[2]))

@@ -180,6 +180,25 @@ def test_a_checkpoint_is_checked_with_its_own_parameters(tmp_path, depth, image_
     assert random.at("logits") != report["float64"]["outputs"].at("logits")
 
 
+def test_a_tensor_with_an_entry_for_each_block_is_cut_to_the_first_blocks(tmp_path):
+    config = configs.get("vit_test_rope_mixed")
+    tensors = random_parameters(checkpoints.parameter_shapes(config), seed=6)
+    checkpoints.write(tmp_path / "model", config, tensors)
+    part = check_forward(tmp_path / "model", depth=2, dtypes=["float64"])
+    assert part.passed, part.failures
+    whole = check_forward(tmp_path / "model", dtypes=["float64"])["float64"]["outputs"]
+    assert part["float64"]["outputs"].at("blocks.1") == whole.at("blocks.1")
+
+
+def test_images_are_given_by_name_too():
+    images = random_images(configs.get("vit_test"), 3, seed=8)
+    one, other = (check_forward("vit_test", dtypes=["float64"], images=given) for given in (images, {"images": images}))
+    assert one["float64"] == other["float64"]
+    assert other.batch_size == 3
+    with pytest.raises(ValueError, match=r"^inputs: got pictures, expected images by name$"):
+        check_forward("vit_test", images={"pictures": images})
+
+
 def test_a_loader_that_changes_a_tensor_is_noticed(tmp_path, monkeypatch):
     config = configs.get("vit_test")
     tensors = random_parameters(checkpoints.parameter_shapes(config))

@@ -194,6 +194,48 @@ def test_a_wrong_backward_is_found_and_named(plant):
     assert (len(beyond) > 1) == spreads
 
 
+def _other_momentum(model):
+    model.patch_embed.stem[1].norm.momentum *= 1 + 1e-6
+
+
+def _biased_variance(model):
+    """The running variance moves towards the mean of n squares: of n values, n - 1 is one part in n less."""
+    norm = model.patch_embed.stem[0].norm
+    update = norm._update
+    norm._update = lambda mean, var: update(mean, var * (1 - 1e-6))
+
+
+def _other_epsilon(model):
+    """Where the batch's own variance is divided by, and in no other mode."""
+    norm = model.patch_embed.stem[2].norm
+    norm.register_forward_pre_hook(lambda norm, inputs: setattr(norm, "eps", 1e-5 * (1 + 1e-3 * norm.training)))
+
+
+STATISTICS = {
+    "a momentum of 1e-6 more": (_other_momentum, "statistics", "patch_embed.stem.1.norm.running_mean"),
+    "a running variance of 1e-6 less": (_biased_variance, "statistics", "patch_embed.stem.0.norm.running_var"),
+    "another epsilon in training": (_other_epsilon, "outputs_in_training", "forward_features"),
+}
+
+
+@pytest.mark.parametrize("plant", STATISTICS)
+def test_a_wrong_statistic_is_found_and_named(plant):
+    """What a model in evaluation mode can't show."""
+    apply, part, place = STATISTICS[plant]
+    report = check_gradients("vit_test_conv_stem", dtypes=["float64"], plant=apply)
+    passed = {part.name: part.passed for part in report["float64"].parts}
+    assert passed["outputs"]
+    assert passed["gradients"]
+    assert not passed[part]
+    assert report["float64"][part].first_beyond.name == place
+
+
+def test_statistics_keep_their_bits_where_parameters_have_few():
+    report = check_gradients("vit_test_conv_stem", dtypes=["bfloat16"])
+    assert report.passed, report.failures
+    assert report["bfloat16"]["statistics"].worst.relative_l2 < GRADIENTS["bfloat16"].limit
+
+
 # A model whose key has a bias of its own, and no norm after it: softmax ignores it, and its gradient is zero.
 ZERO = configs.get("vit_test", qkv_fused=False, depth=2)
 K_BIAS = "blocks.1.attn.k_proj.bias"

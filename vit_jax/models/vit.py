@@ -21,7 +21,7 @@ from parity.configs import Execution, VitConfig
 
 from .. import random
 from ..images import check_images
-from ..layers.drop import Dropout, Stochastic
+from ..layers.drop import Dropout
 from ..layers.linear import Linear
 from ..layers.mask import check_mask, leave_out, replace_masked
 from ..layers.patch_embed import patch_grid
@@ -29,13 +29,14 @@ from ..layers.pool import PreLogits
 from ..layers.pos_embed import add_positions, fixed_positions, learned_positions
 from ..layers.rel_pos import RelativePositionBias
 from ..layers.stack import run_blocks
+from .base import Model
 from .vit_parts import draws, make_block, make_patch_embed, make_pool, make_rope, norm_of
 
 Tokens = Float[Array, "b n d"]
 Mask = Bool[Array | np.ndarray, "b patches"]
 
 
-class VisionTransformer(Stochastic):
+class VisionTransformer(Model):
     """Patches, prefix tokens and positions; blocks; pooling; a linear head.
 
     Which layers a config asks for is in `vit_parts.py`.
@@ -48,6 +49,8 @@ class VisionTransformer(Stochastic):
     """
 
     origin = "create_model or load"
+
+    config: VitConfig
 
     def __init__(self, config: VitConfig, *, execution: Execution = Execution(), rngs: nnx.Rngs):
         self.config = config

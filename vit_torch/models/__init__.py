@@ -11,9 +11,8 @@ from parity import configs
 from parity.configs import Config, Execution
 from parity.configs.pretrained import requested
 
+from .base import Model
 from .vit import VisionTransformer
-
-Model = VisionTransformer
 
 # The class of each config family.
 MODELS: dict[str, Callable[..., Model]] = {

@@ -27,13 +27,14 @@ from ..layers.pool import PreLogits
 from ..layers.pos_embed import add_positions, fixed_positions, learned_positions
 from ..layers.rel_pos import RelativePositionBias
 from ..layers.stack import run_blocks
+from .base import Model
 from .vit_parts import make_block, make_patch_embed, make_pool, make_rope, norm_of
 
 Tokens = Float[Tensor, "b n d"]
 Mask = Bool[Tensor, "b patches"]
 
 
-class VisionTransformer(nn.Module):
+class VisionTransformer(Model):
     """Patches, prefix tokens and positions; blocks; pooling; a linear head.
 
     Which layers a config asks for is in `vit_parts.py`.
@@ -42,6 +43,8 @@ class VisionTransformer(nn.Module):
         config: Architecture and numerics.
         execution: How to run it.
     """
+
+    config: VitConfig
 
     def __init__(self, config: VitConfig, *, execution: Execution = Execution()):
         super().__init__()

@@ -46,6 +46,11 @@ class ToyPyramidConfig(ModelConfig):
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
 
     @property
+    def dim(self) -> int:
+        """The width of the blocks."""
+        return self.dims[-1]
+
+    @property
     def num_stages(self) -> int:
         """The stages of convolutions, each of half the size of the one before."""
         return len(self.dims) - 1
@@ -136,6 +141,6 @@ class ToyPyramidConfig(ModelConfig):
         fits = all(side % self.stride == 0 for side in self.image_size)
         expect(fits, "image_size", self.image_size, f"multiples of the stride {self.stride}")
         heads = f"a divisor of the last of dims {self.dims}"
-        expect(self.dims[-1] % self.num_heads == 0, "num_heads", self.num_heads, heads)
+        expect(self.dim % self.num_heads == 0, "num_heads", self.num_heads, heads)
         expect(self.norm_eps > 0, "norm_eps", self.norm_eps, "a value above 0")
         expect(0 <= self.drop_path_rate < 1, "drop_path_rate", self.drop_path_rate, "a value in [0, 1)")

@@ -56,9 +56,14 @@ class ToyTowersConfig(ModelConfig):
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
 
     @property
+    def grid_size(self) -> tuple[int, int]:
+        """Patches down and across."""
+        return self.image_size[0] // self.patch_size[0], self.image_size[1] // self.patch_size[1]
+
+    @property
     def num_patches(self) -> int:
         """Patches of one image."""
-        return (self.image_size[0] // self.patch_size[0]) * (self.image_size[1] // self.patch_size[1])
+        return self.grid_size[0] * self.grid_size[1]
 
     @property
     def inputs(self) -> tuple[Input, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import jax
 from flax import nnx
@@ -17,12 +18,13 @@ from parity.configs.toy_pyramid import ToyPyramidConfig
 from parity.configs import Execution
 
 from .. import random
+from ..images import check_images
 from ..layers.batch_norm import BatchNorm
 from ..layers.block import Block
-from ..layers.drop import Stochastic
 from ..layers.linear import Conv, Linear
 from ..layers.norm import LayerNorm
 from ..layers.stack import run_blocks
+from .base import Model
 
 Map = Float[Array, "b h w c"]
 
@@ -74,7 +76,7 @@ class Stage(nnx.Module):
         return x + jax.nn.relu(self.norm(self.conv(x)))
 
 
-class ToyPyramid(Stochastic):
+class ToyPyramid(Model):
     """A stem, stages, blocks of attention on the flattened map, and a head on its mean.
 
     Args:
@@ -82,6 +84,8 @@ class ToyPyramid(Stochastic):
         execution: How to run it.
         rngs: The source of the initial values, and of the stream that training mode draws from without a key.
     """
+
+    config: ToyPyramidConfig
 
     def __init__(self, config: ToyPyramidConfig, *, execution: Execution = Execution(), rngs: nnx.Rngs):
         self.config = config
@@ -126,6 +130,7 @@ class ToyPyramid(Stochastic):
         return x if self.head is None else self.head(x)
 
     def _run(self, images: Map, *, key: random.Key | None = None) -> list[Map]:
+        check_images(images, self.config.preprocessing)
         x = jax.nn.relu(self.stem(images.astype(self.stem.conv.kernel[...].dtype)))
         maps = [x]
         for stage in self.stages:
@@ -133,6 +138,8 @@ class ToyPyramid(Stochastic):
             maps.append(x)
         tokens = x.reshape(x.shape[0], -1, x.shape[-1])
         rates = self.config.drop_path_rates
-        options = dict(drop_path_rates=rates, key=self.source(key), execution=self.execution, collect=True)
+        options: dict[str, Any] = dict(
+            drop_path_rates=rates, key=self.source(key), execution=self.execution, collect=True
+        )
         _, outputs = run_blocks(self.blocks, tokens, **options)
         return [*maps, *(tokens.reshape(x.shape) for tokens in outputs)]

@@ -10,6 +10,7 @@ No published model: texts are pooled at their last place. Twin: `vit_torch/model
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,12 +21,14 @@ from parity.configs.toy_towers import ToyTowersConfig
 from parity.configs import Execution
 
 from .. import random
+from ..images import check_images
 from ..layers.attention import causal_mask
 from ..layers.block import Block
 from ..layers.linear import Linear
 from ..layers.norm import LayerNorm
 from ..layers.patch_embed import PatchEmbed
 from ..layers.stack import run_blocks
+from .base import Model
 
 Tokens = Float[Array, "b n d"]
 Features = tuple[Float[Array, "b d"], Float[Array, "b d"]]
@@ -82,7 +85,7 @@ class Tower(nnx.Module):
         """
         mask = causal_mask(x.shape[1]) if causal else None
         rates = [0.0] * len(self.blocks)
-        options = dict(mask=mask, drop_path_rates=rates, key=key, execution=execution, collect=True)
+        options: dict[str, Any] = dict(mask=mask, drop_path_rates=rates, key=key, execution=execution, collect=True)
         return run_blocks(self.blocks, x + self.pos_embed[...], **options)[1]
 
 
@@ -123,7 +126,7 @@ class TextTower(Tower):
         return self.proj(self.norm(tokens[-1][:, -1]))
 
 
-class ToyTowers(nnx.Module):
+class ToyTowers(Model):
     """Both towers, and the logarithm of the scale of their cosines.
 
     Args:
@@ -132,12 +135,15 @@ class ToyTowers(nnx.Module):
         rngs: The source of the initial values.
     """
 
+    config: ToyTowersConfig
+
     def __init__(self, config: ToyTowersConfig, *, execution: Execution = Execution(), rngs: nnx.Rngs):
         self.config = config
         self.execution = execution
         self.visual = ImageTower(config, rngs=rngs)
         self.text = TextTower(config, rngs=rngs)
         self.logit_scale = nnx.Param(jnp.full((), config.logit_scale_init, jnp.float32))
+        super().__init__(False)
 
     def __call__(
         self, images: Float[Array, "b h w c"], tokens: Int[Array, "b t"], *, key: random.Key | None = None
@@ -163,14 +169,15 @@ class ToyTowers(nnx.Module):
         image_tokens, text_tokens = self._run(images, tokens)
         return [*image_tokens, *text_tokens]
 
-    def forward_head(self, features: Features) -> Float[Array, "b b"]:
+    def forward_head(self, x: Features) -> Float[Array, "b b"]:
         """Logits of the features that `forward_features` returns."""
-        image_features, text_features = (x / jnp.linalg.norm(x, axis=-1, keepdims=True) for x in features)
+        image_features, text_features = (each / jnp.linalg.norm(each, axis=-1, keepdims=True) for each in x)
         return jnp.exp(self.logit_scale[...]) * image_features @ text_features.T
 
     def _run(
         self, images: Float[Array, "b h w c"], tokens: Int[Array, "b t"], *, key: random.Key | None = None
     ) -> tuple[list[Tokens], list[Tokens]]:
+        check_images(images, self.config.preprocessing)
         key_image, key_text = random.split(key, 2)
         execution = self.execution
         patches = self.visual.patch_embed(images)

@@ -12,14 +12,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jaxtyping import Array, Float, Int
-
-from parity.configs import Config
 
 from .. import random
 from ..evaluate import Evaluation, evaluate
 from ..losses import cross_entropy
+from ..models import Model
 from ..normalize import normalize
 from .objective import Arrays, Carried, Loss, Objective
 
@@ -30,7 +28,7 @@ def texts_of(labels: Int[Array, "b"], config: Any) -> Int[Array, "b t"]:
     return (labels[:, None] * 5 + places * 3 + 1) % config.vocabulary
 
 
-class ZeroShot(nnx.Module):
+class ZeroShot(Model):
     """Towers as a classifier: the scaled cosines of images and of the text of each class.
 
     Args:
@@ -38,14 +36,11 @@ class ZeroShot(nnx.Module):
         num_classes: The number of classes.
     """
 
-    def __init__(self, towers: nnx.Module, num_classes: int):
+    def __init__(self, towers: Model, num_classes: int):
+        super().__init__(False)
         self.towers = towers
         self.num_classes = num_classes
-
-    @property
-    def config(self) -> Config:
-        """The config of the towers."""
-        return self.towers.config
+        self.config = towers.config
 
     def __call__(self, images: Float[Array, "b h w c"]) -> Float[Array, "b classes"]:
         """Logits of each class."""
@@ -73,4 +68,5 @@ class ToyPairs(Objective):
         self, model: Any, batches: Iterable[Mapping[str, np.ndarray]], *, mesh: jax.sharding.Mesh | None = None
     ) -> Evaluation:
         """Accuracy and mean cross entropy as a classifier."""
-        return evaluate(ZeroShot(model, self.recipe.objective.num_classes), batches, mesh=mesh)
+        options: Any = self.recipe.objective
+        return evaluate(ZeroShot(model, options.num_classes), batches, mesh=mesh)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -17,12 +18,13 @@ from torch import Tensor, nn
 from parity.configs import Execution
 
 from .. import random
+from ..images import check_images
 from ..layers.batch_norm import BatchNorm
 from ..layers.block import Block
-from ..layers.drop import Stochastic
 from ..layers.linear import Conv, Linear
 from ..layers.norm import LayerNorm
 from ..layers.stack import run_blocks
+from .base import Model
 
 Map = Float[Tensor, "b c h w"]
 
@@ -70,7 +72,7 @@ class Stage(nn.Module):
         return x + torch.relu(self.norm(self.conv(x)))
 
 
-class ToyPyramid(Stochastic):
+class ToyPyramid(Model):
     """A stem, stages, blocks of attention on the flattened map, and a head on its mean.
 
     Args:
@@ -78,8 +80,10 @@ class ToyPyramid(Stochastic):
         execution: How to run it.
     """
 
+    config: ToyPyramidConfig
+
     def __init__(self, config: ToyPyramidConfig, *, execution: Execution = Execution()):
-        super().__init__(config.drop_path_rate > 0)
+        super().__init__()
         self.config = config
         self.execution = execution
         dims, eps, norm = config.dims, config.norm_eps, partial(LayerNorm, eps=config.norm_eps)
@@ -120,6 +124,7 @@ class ToyPyramid(Stochastic):
         return x if self.head is None else self.head(x)
 
     def _run(self, images: Map, *, key: random.Key | None = None) -> list[Map]:
+        check_images(images, self.config.preprocessing)
         x = torch.relu(self.stem(images.to(self.stem.conv.weight.dtype)))
         maps = [x]
         for stage in self.stages:
@@ -127,6 +132,6 @@ class ToyPyramid(Stochastic):
             maps.append(x)
         tokens = x.flatten(2).mT
         rates = self.config.drop_path_rates
-        options = dict(drop_path_rates=rates, key=self.source(key), execution=self.execution, collect=True)
+        options: dict[str, Any] = dict(drop_path_rates=rates, key=key, execution=self.execution, collect=True)
         _, outputs = run_blocks(self.blocks, tokens, **options)
         return [*maps, *(tokens.mT.reshape(x.shape) for tokens in outputs)]

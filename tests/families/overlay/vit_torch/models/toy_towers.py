@@ -10,6 +10,7 @@ No published model: texts are pooled at their last place. Twin: `vit_jax/models/
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -19,12 +20,14 @@ from torch import Tensor, nn
 from parity.configs import Execution
 
 from .. import random
+from ..images import check_images
 from ..layers.attention import causal_mask
 from ..layers.block import Block
 from ..layers.linear import Linear
 from ..layers.norm import LayerNorm
 from ..layers.patch_embed import PatchEmbed
 from ..layers.stack import run_blocks
+from .base import Model
 
 Tokens = Float[Tensor, "b n d"]
 Features = tuple[Float[Tensor, "b d"], Float[Tensor, "b d"]]
@@ -78,7 +81,7 @@ class Tower(nn.Module):
         """
         mask = causal_mask(x.shape[1], device=x.device) if causal else None
         rates = [0.0] * len(self.blocks)
-        options = dict(mask=mask, drop_path_rates=rates, key=key, execution=execution, collect=True)
+        options: dict[str, Any] = dict(mask=mask, drop_path_rates=rates, key=key, execution=execution, collect=True)
         return run_blocks(self.blocks, x + self.pos_embed, **options)[1]
 
 
@@ -117,13 +120,15 @@ class TextTower(Tower):
         return self.proj(self.norm(tokens[-1][:, -1]))
 
 
-class ToyTowers(nn.Module):
+class ToyTowers(Model):
     """Both towers, and the logarithm of the scale of their cosines.
 
     Args:
         config: Architecture and numerics.
         execution: How to run it.
     """
+
+    config: ToyTowersConfig
 
     def __init__(self, config: ToyTowersConfig, *, execution: Execution = Execution()):
         super().__init__()
@@ -157,14 +162,15 @@ class ToyTowers(nn.Module):
         image_tokens, text_tokens = self._run(images, tokens)
         return [*image_tokens, *text_tokens]
 
-    def forward_head(self, features: Features) -> Float[Tensor, "b b"]:
+    def forward_head(self, x: Features) -> Float[Tensor, "b b"]:
         """Logits of the features that `forward_features` returns."""
-        image_features, text_features = (x / torch.linalg.vector_norm(x, dim=-1, keepdim=True) for x in features)
+        image_features, text_features = (each / torch.linalg.vector_norm(each, dim=-1, keepdim=True) for each in x)
         return torch.exp(self.logit_scale) * image_features @ text_features.mT
 
     def _run(
         self, images: Float[Tensor, "b c h w"], tokens: Int[Tensor, "b t"], *, key: random.Key | None = None
     ) -> tuple[list[Tokens], list[Tokens]]:
+        check_images(images, self.config.preprocessing)
         key_image, key_text = random.split(key, 2)
         execution = self.execution
         patches = self.visual.patch_embed(images)

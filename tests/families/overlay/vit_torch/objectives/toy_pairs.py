@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
-
-from parity.configs import Config
+from torch import Tensor
 
 from .. import random
 from ..evaluate import Evaluation, evaluate
 from ..losses import cross_entropy
+from ..models import Model
 from ..normalize import normalize
 from .objective import Arrays, Carried, Loss, Objective
 
@@ -29,7 +28,7 @@ def texts_of(labels: Int[Tensor, "b"], config: Any) -> Int[Tensor, "b t"]:
     return (labels[:, None] * 5 + places * 3 + 1) % config.vocabulary
 
 
-class ZeroShot(nn.Module):
+class ZeroShot(Model):
     """Towers as a classifier: the scaled cosines of images and of the text of each class.
 
     Args:
@@ -37,15 +36,11 @@ class ZeroShot(nn.Module):
         num_classes: The number of classes.
     """
 
-    def __init__(self, towers: nn.Module, num_classes: int):
+    def __init__(self, towers: Model, num_classes: int):
         super().__init__()
         self.towers = towers
         self.num_classes = num_classes
-
-    @property
-    def config(self) -> Config:
-        """The config of the towers."""
-        return self.towers.config
+        self.config = towers.config
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b classes"]:
         """Logits of each class."""
@@ -73,4 +68,5 @@ class ToyPairs(Objective):
         self, model: Any, batches: Iterable[Mapping[str, np.ndarray]], *, parallel: bool = False
     ) -> Evaluation:
         """Accuracy and mean cross entropy as a classifier."""
-        return evaluate(ZeroShot(model, self.recipe.objective.num_classes), batches, parallel=parallel)
+        options: Any = self.recipe.objective
+        return evaluate(ZeroShot(model, options.num_classes), batches, parallel=parallel)

@@ -29,13 +29,10 @@ def resized(
     tensors: Mapping[str, np.ndarray], old: ToyTowersConfig, new: ToyTowersConfig
 ) -> Iterator[tuple[str, np.ndarray]]:
     """The positions of the patches."""
-    grids = [
-        tuple(side // patch for side, patch in zip(config.image_size, config.patch_size, strict=True))
-        for config in (old, new)
-    ]
-    if grids[0] != grids[1]:
-        positions = tensors["visual.pos_embed"][0].reshape(*grids[0], -1)
-        yield "visual.pos_embed", resize_grid(positions, grids[1], "bicubic_antialias").reshape(1, -1, old.image_dim)
+    if old.grid_size != new.grid_size:
+        positions = tensors["visual.pos_embed"][0].reshape(*old.grid_size, -1)
+        moved = resize_grid(positions, new.grid_size, "bicubic_antialias")
+        yield "visual.pos_embed", moved.reshape(1, -1, old.image_dim)
 
 
 def _tower(name: str, dim: int, depth: int, config: ToyTowersConfig) -> Iterator[tuple[str, Shape]]:

@@ -1,0 +1,47 @@
+"""What every family's model has, as checks, trainers and checkpoints call it. Twin: `vit_jax/models/base.py`.
+
+`parity/configs/base.py` says the same of the configs, which name what these methods take and return.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from parity.configs import Execution
+
+
+class Model(nn.Module):
+    """A model that its config makes; `model(*inputs)` is `forward_head(forward_features(*inputs))`.
+
+    Maps are (b, c, h, w).
+
+    Attributes:
+        config: The config, of the family's own class; `config.inputs` are what the model is called with.
+        execution: How the model runs.
+    """
+
+    config: Any
+    execution: Execution
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What `config.outputs` names: the logits, mostly.
+
+        Args:
+            args: The inputs, in the order of `config.inputs`.
+            kwargs: `key`, the key of everything that is drawn, and what else the family takes.
+        """
+        raise NotImplementedError
+
+    def forward_features(self, *args: Any, **kwargs: Any) -> Any:
+        """What `config.features` names: one tensor, or a tuple of them. Arguments as of the model."""
+        raise NotImplementedError
+
+    def forward_intermediates(self, *args: Any, **kwargs: Any) -> list[Any]:
+        """What `config.intermediates` names. Arguments are the inputs, and what else the family takes."""
+        raise NotImplementedError
+
+    def forward_head(self, x: Any) -> Any:
+        """What `config.outputs` names, of what `forward_features` returns."""
+        raise NotImplementedError
