@@ -41,9 +41,8 @@ def check(
 
     A name is checked with every parameter random, a checkpoint with its own. Four levels: `forward` compares logits,
     features and the output of every block; `layers` what every submodule takes and returns; `gradients` the gradient of
-    every parameter and of the images, of a model with BatchNorm in training mode, too, with the statistics that it
-    leaves; `training` the losses of every step, and at the end the parameters, AdamW's moments, the averaged parameters
-    and the statistics, after training both on scikit-learn's digits.
+    every parameter and of the images, with BatchNorm also as it is trained, and the statistics it leaves; `training`
+    the losses of every step, and at the end the whole state, after training both on scikit-learn's digits.
 
     Args:
         target: A registered name, or the path of a checkpoint.
