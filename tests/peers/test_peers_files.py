@@ -41,7 +41,7 @@ def saved(side: str, name: str, directory: Path, **overrides: object) -> dict[st
 
 
 def held(path: Path) -> list[dict[str, np.ndarray]]:
-    return [side.state.state_dict(side.load(path)) for side in SIDES.values()]
+    return [side.state_dict.state_dict(side.load(path)) for side in SIDES.values()]
 
 
 @pytest.mark.parametrize("side", SIDES)
