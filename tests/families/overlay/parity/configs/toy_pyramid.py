@@ -30,7 +30,7 @@ class ToyPyramidConfig(ModelConfig):
 
     registered: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "toy_pyramid": dict(normalize="imagenet"),
-        "toy_pyramid_deep": dict(normalize="imagenet", dims=(8, 12, 16, 20), depth=6, num_heads=5, image_size=(32, 48)),
+        "toy_pyramid_deep": dict(normalize="imagenet", dims=(8, 20), depth=4, num_heads=5, image_size=(16, 28)),
     }
     numerics: ClassVar[tuple[str, ...]] = ("norm_eps",)
 
