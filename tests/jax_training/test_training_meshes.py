@@ -5,12 +5,14 @@ One test, because the workers of pytest-xdist would each run the fixture that se
 
 from __future__ import annotations
 
+import pytest
 from mesh_worker import MESHES
 from training_workers import run_worker
 
 from parity.tolerances import MESH_LOSS
 
 
+@pytest.mark.sweep  # a few meshes are in tests/parity_training/test_meshes.py
 def test_meshes_equal_one_device():
     results = run_worker("mesh_worker.py")
     assert list(results) == list(MESHES)

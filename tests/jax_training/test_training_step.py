@@ -60,7 +60,12 @@ def reference(recipe):
 
 @pytest.mark.parametrize(
     "execution",
-    [Execution(), Execution(scan=True), Execution(remat="block"), Execution(scan=True, remat="dots")],
+    [
+        Execution(),
+        pytest.param(Execution(scan=True), marks=pytest.mark.sweep),
+        pytest.param(Execution(remat="block"), marks=pytest.mark.sweep),
+        Execution(scan=True, remat="dots"),
+    ],
     ids=["fused", "scan", "remat", "scan dots"],
 )
 def test_execution_changes_neither_loss_nor_gradient(recipe, reference, execution):

@@ -74,14 +74,21 @@ def test_real_widths(name):
     assert report.passed, report.failures
 
 
-@pytest.mark.parametrize("name", ["vit_test_reg_scale", "vit_test_dinov3", "vit_test_scaling_differential"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vit_test_reg_scale",
+        pytest.param("vit_test_dinov3", marks=pytest.mark.sweep),
+        pytest.param("vit_test_scaling_differential", marks=pytest.mark.sweep),
+    ],
+)
 def test_every_precision(name):
     report = check_gradients(name, depth=1)
     assert report.passed, report.failures
     assert [precision.dtype for precision in report.precisions] == list(DTYPES)
 
 
-@pytest.mark.parametrize("name", ["vit_test_map", "vit_test_things"])
+@pytest.mark.parametrize("name", [pytest.param("vit_test_map", marks=pytest.mark.sweep), "vit_test_things"])
 def test_the_same_masks_give_the_same_gradients(name):
     report = check_gradients(name, dtypes=["float64"], stochastic=True)
     assert report.passed, report.failures
