@@ -27,10 +27,13 @@ def tree(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def workers(tree) -> Iterator[dict[str, subprocess.Popen[str]]]:
-    """All at once: together they take as long as the longest of them, where there are processors."""
-    started = {name: start(tree, str(HERE / f"{name}_worker.py")) for name in WORKERS}
-    started["registry"] = start(tree, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", CHOSEN, *OVER_THE_REGISTRY)
+def workers(request, tree) -> Iterator[dict[str, subprocess.Popen[str]]]:
+    """All that are asked for at once: together they take as long as the longest, where there are processors."""
+    asked = {name for item in request.session.items for name in item.fixturenames}
+    started = {name: start(tree, str(HERE / f"{name}_worker.py")) for name in WORKERS if name in asked}
+    if "over_the_registry" in asked:
+        command = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", CHOSEN, *OVER_THE_REGISTRY)
+        started["registry"] = start(tree, *command)
     yield started
     for process in started.values():
         process.kill()
