@@ -5,6 +5,8 @@ Beside `test_families.py`, which has the four levels of proof; a sweep, for it t
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from overlay_tree import FAMILIES
 
