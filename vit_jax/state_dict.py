@@ -14,8 +14,8 @@ import numpy as np
 from flax import nnx
 
 from parity.checkpoints import account, dtypes_of, expect_floats, shapes_of, slice_of
+from parity.checkpoints.leaf import Leaf
 
-from .layers.leaf import Leaf
 from .models import Model
 
 # A parameter's canonical name, its shape and what reads a part of its value -> the parameter.

@@ -29,7 +29,7 @@ from parity.runs.metrics import Reporter
 from parity.runs.start import Start
 
 from . import random
-from .checkpoint import load, save
+from .checkpoint import save
 from .evaluate import Evaluation
 from .functional import Params, bind
 from .run_checkpoints import RunDirectory
@@ -101,8 +101,7 @@ def train(
     if jax.process_index() == 0:
         record_frozen(directory, inputs.frozen)
     with kept as run, _numerics(recipe), jax.set_mesh(mesh):
-        helpers = {name: load(opened, mesh=mesh, dtype=_stored(recipe)) for name, opened in inputs.frozen.items()}
-        trainer = make_trainer(recipe, inputs.config, mesh, helpers)
+        trainer = make_trainer(recipe, inputs.config, mesh, inputs.frozen)
         with closing(inputs.train_batches()) as batches:
             last = recipe.steps if stop_at is None else min(stop_at, recipe.steps)
             session = _Session(recipe, last, trainer, run, inputs, batches, on_step)
@@ -202,11 +201,6 @@ def _put(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str, jax
     """This process's rows as their part of the global batch."""
     sharding = batch_sharding(mesh)
     return {name: jax.make_array_from_process_local_data(sharding, value) for name, value in batch.items()}
-
-
-def _stored(recipe: Recipe) -> Any:
-    """The type of everything that is kept, whatever the precision of the computation."""
-    return jnp.float64 if recipe.precision == "float64" else jnp.float32
 
 
 def _kinds(state: TrainState) -> list[Params]:

@@ -12,12 +12,13 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
+from parity.checkpoints import Checkpoint
 from parity.configs import Config
 from parity.recipes import Recipe
 
 from . import random
+from .checkpoint import load
 from .functional import Params, bind, params_of, statistics_of
-from .models import Model
 from .objectives import Objective, make_objective
 from .objectives.objective import Loss
 from .optim import learning_rate, make_optimizer
@@ -96,19 +97,21 @@ class Trainer:
         )
 
 
-def make_trainer(recipe: Recipe, config: Config, mesh: Mesh, frozen: Mapping[str, Model] | None = None) -> Trainer:
+def make_trainer(recipe: Recipe, config: Config, mesh: Mesh, frozen: Mapping[str, Checkpoint] | None = None) -> Trainer:
     """Builds the functions of a run.
 
     Args:
         recipe: The recipe of the run.
         config: The config of the model.
         mesh: What `make_mesh` returned; its devices may be those of a topology that isn't there, to compile for.
-        frozen: The models that help and never change, by name, where they belong on the mesh.
+        frozen: The checkpoints of the models that help and never change, by name; None where no step will be made.
     """
-    objective = make_objective(recipe, config, frozen)
+    # The type of everything that is kept, whatever the precision of the computation.
+    dtype = jnp.float64 if recipe.precision == "float64" else jnp.float32
+    helpers = {name: load(opened, mesh=mesh, dtype=dtype) for name, opened in (frozen or {}).items()}
+    objective = make_objective(recipe, config, helpers)
     model = nnx.eval_shape(lambda: objective.create(rngs=nnx.Rngs(params=0)))
     optimizer = make_optimizer(recipe.optimizer, model, steps=recipe.steps)
-    dtype = jnp.float64 if recipe.precision == "float64" else jnp.float32
 
     def init(key: random.Key) -> TrainState:
         new = objective.create(rngs=nnx.Rngs(key))

@@ -153,8 +153,7 @@ def _fill(state: TrainState, saved: TrainingState) -> None:
     def tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
         return {name: from_numpy(np.asarray(value)) for name, value in arrays.items()}
 
-    carried = {f"{group}.{name}": value for group, values in state.carried.items() for name, value in values.items()}
-    arrays = {f"{group}.{name}": value for group, values in saved.carried.items() for name, value in values.items()}
+    carried, arrays = _flat(state.carried), _flat(saved.carried)
     account({name: tuple(value.shape) for name, value in carried.items()}, shapes_of(arrays), source="carried")
     parts = (
         ({**state.params, **state.statistics}, saved.params),
@@ -169,3 +168,7 @@ def _fill(state: TrainState, saved: TrainingState) -> None:
     recipe = saved.recipe
     set_learning_rate(state.opt_state, learning_rate(max(0, saved.step - 1), recipe.optimizer, steps=recipe.steps))
     state.step = saved.step
+
+
+def _flat(groups: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    return {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}

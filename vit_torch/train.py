@@ -29,7 +29,7 @@ from parity.runs.metrics import Reporter
 from parity.runs.start import Start
 
 from . import random
-from .checkpoint import load, save
+from .checkpoint import save
 from .evaluate import Evaluation
 from .parallel import processes
 from .run_checkpoints import RunDirectory
@@ -102,8 +102,7 @@ def train(
     if rank == 0:
         record_frozen(directory, inputs.frozen)
     with kept as run, _numerics(recipe):
-        helpers = {name: load(opened, device=device, dtype=_stored(recipe)) for name, opened in inputs.frozen.items()}
-        trainer = make_trainer(recipe, inputs.config, device, helpers)
+        trainer = make_trainer(recipe, inputs.config, device, inputs.frozen)
         with closing(inputs.train_batches()) as batches:
             last = recipe.steps if stop_at is None else min(stop_at, recipe.steps)
             session = _Session(recipe, last, trainer, run, inputs, batches, on_step)
@@ -209,11 +208,6 @@ def _put(batch: Mapping[str, np.ndarray], model: torch.nn.Module) -> dict[str, T
     device = next(model.parameters()).device
     # A copy, for grain's arrays can't be written to, and PyTorch warns of that.
     return {name: torch.from_numpy(np.array(value)).to(device, non_blocking=True) for name, value in batch.items()}
-
-
-def _stored(recipe: Recipe) -> torch.dtype:
-    """The type of everything that is kept, whatever the precision of the computation."""
-    return torch.float64 if recipe.precision == "float64" else torch.float32
 
 
 def _kinds(state: TrainState) -> list[Params]:

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.parallel import DistributedDataParallel
 
+from parity.checkpoints import Checkpoint
 from parity.configs import Config
 from parity.recipes import Recipe
 
 from . import random
-from .models import Model
+from .checkpoint import load
 from .objectives import Objective, make_objective
 from .objectives.objective import Loss
 from .optim import learning_rate, make_optimizer, set_learning_rate
@@ -85,7 +86,7 @@ def make_trainer(
     recipe: Recipe,
     config: Config,
     device: torch.device | str | None = None,
-    frozen: Mapping[str, Model] | None = None,
+    frozen: Mapping[str, Checkpoint] | None = None,
 ) -> Trainer:
     """Builds the functions of a run.
 
@@ -93,11 +94,13 @@ def make_trainer(
         recipe: The recipe of the run.
         config: The config of the model.
         device: Where the parameters are.
-        frozen: The models that help and never change, by name, on the device.
+        frozen: The checkpoints of the models that help and never change, by name; None where no step will be made.
     """
-    objective = make_objective(recipe, config, frozen)
-    model = objective.create(device="meta")
+    # The type of everything that is kept, whatever the precision of the computation.
     dtype = torch.float64 if recipe.precision == "float64" else torch.float32
+    helpers = {name: load(opened, device=device, dtype=dtype) for name, opened in (frozen or {}).items()}
+    objective = make_objective(recipe, config, helpers)
+    model = objective.create(device="meta")
 
     def init(key: random.Key) -> TrainState:
         with torch.random.fork_rng(devices=[]):
@@ -175,13 +178,17 @@ class _Loss(nn.Module):
         self.model = model
         self._dtype = getattr(torch, objective.recipe.precision)
         self._bound = _Bound(model, objective)
-        # Not submodules: nothing of them is trained, and they are cast once.
-        self._frozen = [{name: helper.to(self._dtype) for name, helper in objective.frozen.items()}]
+        # In a dictionary they are no submodules: nothing of them is trained. Their parameters are cast once, and their
+        # statistics keep their precision.
+        self._frozen = objective.frozen
+        for helper in self._frozen.values():
+            for parameter in helper.parameters():
+                parameter.data = parameter.data.to(self._dtype)
 
     def forward(self, carried: Mapping[str, Params], inputs: Mapping[str, Tensor], key: random.Key) -> Loss:
         # The cast is part of the differentiated function: gradients come back in the parameters' own precision.
         cast = {f"model.{name}": value.to(self._dtype) for name, value in self.model.named_parameters()}
-        return functional_call(self._bound, cast, (self._frozen[0], carried, inputs, key))
+        return functional_call(self._bound, cast, (self._frozen, carried, inputs, key))
 
 
 class _Bound(nn.Module):

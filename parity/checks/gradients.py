@@ -99,8 +99,7 @@ def check_gradients(
         model, depth=depth, image_size=image_size, batch_size=batch_size, seed=seed, images=images, work="backward"
     )
     if stochastic and not any(getattr(target.config, rate) for rate in DROP_RATES):
-        own = {field.name for field in dataclasses.fields(target.config)}
-        rates = {name: rate for name, rate in DROP_RATES.items() if name in own}
+        rates = target.config.own_rates(DROP_RATES)
         target = dataclasses.replace(target, config=target.config.with_rates(**rates))
     settings = Settings(execution=execution, seed=seed, key_seed=seed if stochastic else None)
     precisions, faults = [], list(target.faults)
@@ -160,17 +159,20 @@ def _compared(
         config = config if settings.key_seed is not None else config.with_rates(**dict.fromkeys(DROP_RATES, 0.0))
     left = _run_flax(config, tensors, target.inputs, settings)
     right = _run_torch(config, tensors, target.inputs, settings, plant)
-    ordered = {name: left.gradients[name] for name in right.gradients if name in left.gradients} | left.gradients
     mode, limits = ("_in_training", GRADIENTS_IN_TRAINING) if settings.training else ("", GRADIENTS)
     scales = layer_scales(right.gradients)
     parts = [
         Part.of(f"outputs{mode}", left.outputs, right.outputs, FORWARD[dtype].limit),
-        Part.of(f"gradients{mode}", ordered, right.gradients, limits[dtype].limit, scales),
+        Part.of(f"gradients{mode}", *_in_order(left.gradients, right.gradients), limits[dtype].limit, scales),
     ]
     if settings.training:
-        statistics = {name: left.statistics[name] for name in right.statistics if name in left.statistics}
-        parts.append(Part.of("statistics", statistics | left.statistics, right.statistics, FORWARD[dtype].limit))
+        parts.append(Part.of("statistics", *_in_order(left.statistics, right.statistics), FORWARD[dtype].limit))
     return parts, [f"{dtype} {fault}" for fault in (*left.faults, *right.faults)]
+
+
+def _in_order(left: Outputs, right: Outputs) -> tuple[Outputs, Outputs]:
+    """Both, the left in the order of the right."""
+    return {name: left[name] for name in right if name in left} | left, right
 
 
 def _wide(name: str, value: np.ndarray, target: Target) -> np.ndarray:

@@ -17,13 +17,11 @@ import jax
 import numpy as np
 import torch
 
-import vit_jax
 import vit_jax.optim
 import vit_jax.random
 import vit_jax.sharding
 import vit_jax.state_dict
 import vit_jax.train_step
-import vit_torch
 import vit_torch.optim
 import vit_torch.random
 import vit_torch.state_dict
@@ -130,8 +128,8 @@ def recipe_of(config: Config) -> Recipe:
 
     Images are mixed where the objective is about their labels alone.
     """
-    own = {field.name for field in dataclasses.fields(config)}
-    rates = {name: 0.0 for name in RECIPE.drop_rates() if name not in own}
+    own = config.own_rates(RECIPE.drop_rates())
+    rates = {name: own.get(name, 0.0) for name in RECIPE.drop_rates()}
     data = RECIPE.data
     if config.objective != RECIPE.objective.name:
         augmentation = dataclasses.replace(data.augmentation, mixup=0.0, cutmix=0.0)
@@ -201,11 +199,7 @@ class FlaxRun:
         self._mesh = vit_jax.sharding.make_mesh(data=1, devices=jax.devices()[:1])
         self._key = vit_jax.random.key(recipe.seed)
         with jax.set_mesh(self._mesh):
-            dtype = jax.numpy.float64 if recipe.precision == "float64" else jax.numpy.float32
-            helpers = {
-                name: vit_jax.load(opened, mesh=self._mesh, dtype=dtype) for name, opened in (frozen or {}).items()
-            }
-            self.trainer = vit_jax.train_step.make_trainer(recipe, config, self._mesh, helpers)
+            self.trainer = vit_jax.train_step.make_trainer(recipe, config, self._mesh, frozen)
         self.state = self._start(tensors)
 
     def restarted(self, tensors: Tensors) -> FlaxRun:
@@ -256,9 +250,7 @@ class TorchRun:
         self, recipe: Recipe, config: Config, tensors: Tensors, frozen: Mapping[str, Checkpoint] | None = None
     ):
         self._key = vit_torch.random.key(recipe.seed)
-        dtype = torch.float64 if recipe.precision == "float64" else torch.float32
-        helpers = {name: vit_torch.load(opened, dtype=dtype) for name, opened in (frozen or {}).items()}
-        self.trainer = vit_torch.train_step.make_trainer(recipe, config, frozen=helpers)
+        self.trainer = vit_torch.train_step.make_trainer(recipe, config, frozen=frozen)
         values = {name: vit_torch.state_dict.from_numpy(np.asarray(value)) for name, value in tensors.items()}
         statistics = {name: values.pop(name) for name in list(values) if is_statistic(name)}
         self.state = self.trainer.start(values, statistics)

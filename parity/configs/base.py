@@ -180,10 +180,15 @@ class ModelConfig(ABC):
         Raises:
             ValueError: A rate above 0 of something that the family doesn't have.
         """
+        own = self.own_rates(rates)
         for name, rate in rates.items():
-            if rate and name not in self._own():
+            if rate and name not in own:
                 raise ValueError(f"{name}: got {rate}, expected 0: {type(self).__name__} has no such dropout")
-        return dataclasses.replace(self, **{name: rate for name, rate in rates.items() if name in self._own()})
+        return dataclasses.replace(self, **own)
+
+    def own_rates(self, rates: Mapping[str, float]) -> dict[str, float]:
+        """Those of some rates, by name, that are fields of the family."""
+        return {name: rate for name, rate in rates.items() if name in self._own()}
 
     def _own(self) -> set[str]:
         """Names of the fields that the family has."""

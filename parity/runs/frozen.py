@@ -91,5 +91,9 @@ def _identity(checkpoint: Checkpoint) -> dict[str, Any]:
         value = checkpoint.tensors[name]
         digest.update(f"{name} {value.dtype} {value.shape}".encode())
         digest.update(value.tobytes())
-    config = hashlib.sha256(json.dumps(to_dict(checkpoint.config)).encode()).hexdigest()
-    return {"config_sha256": config, "tensors_sha256": digest.hexdigest()}
+    return {"config_sha256": config_digest(checkpoint.config), "tensors_sha256": digest.hexdigest()}
+
+
+def config_digest(config: Config) -> str:
+    """The SHA-256 of a config, in hexadecimal."""
+    return hashlib.sha256(json.dumps(to_dict(config)).encode()).hexdigest()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +27,7 @@ from ..data import Source
 from ..recipes import Recipe, differences
 from ..recipes.recipe import MODEL
 from .directory import read_recipe
+from .frozen import config_digest
 from .metrics import read_metrics
 from .origin import Origin, read_origin
 
@@ -136,7 +136,7 @@ def _from_checkpoint(recipe: Recipe, data: Source, *, is_first: bool) -> Start:
         "options": jsonable(options),
         "format": _format(checkpoint, step),
         "files": _files(checkpoint.path, step) if is_first else {},
-        "config_sha256": hashlib.sha256(json.dumps(to_dict(checkpoint.config)).encode()).hexdigest(),
+        "config_sha256": config_digest(checkpoint.config),
         "step": step,
         "goes_on": goes_on,
         "differs": differs or [],

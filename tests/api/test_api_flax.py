@@ -75,6 +75,19 @@ def test_tabulate_of_a_model_that_draws():
     assert summary(model)[""] == "float32[2,10]"
 
 
+@pytest.mark.parametrize("name", ["vit_test_differential", "vit_test_scaling_differential"])
+def test_a_summary_changes_no_other_model(name):
+    """Flax leaves wrapped methods on the classes that it has seen; other classes inherit from these."""
+    config = configs.get(name).shortened(1)
+    images = jnp.asarray(np.random.default_rng(1).normal(size=(2, *config.image_size, 3)), jnp.float32)
+    model = vit_jax.create_model(config, rngs=nnx.Rngs(0))
+    before = model(images)
+    plain = vit_jax.create_model(configs.replace(config, differential_attention=False), rngs=nnx.Rngs(0))
+    summary(plain, images)
+    assert jnp.array_equal(model(images), before)
+    assert not jnp.allclose(plain(images), before, rtol=FORWARD["float32"].limit)
+
+
 def test_repr_is_a_page_for_each_block(model):
     longer = create(depth=2)
     block = len(repr(longer)) - len(repr(model))

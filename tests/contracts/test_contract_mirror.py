@@ -11,7 +11,6 @@ ROOT = Path(__file__).parents[2]
 
 # Files without a twin, and why.
 ONE_SIDED = {
-    "vit_jax/layers/leaf.py": "PyTorch parameters are canonical already",
     "vit_jax/sharding.py": "meshes",
     "vit_jax/layers/constrain.py": "meshes",
     "vit_torch/parallel.py": "JAX has process_index and process_count",

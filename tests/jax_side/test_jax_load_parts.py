@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from parity import checkpoints, configs
-from vit_jax.layers.leaf import Leaf
+from parity.checkpoints.leaf import Leaf
 
 WORKER = Path(__file__).with_name("load_parts_worker.py")
 

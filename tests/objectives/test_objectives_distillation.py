@@ -121,6 +121,25 @@ def test_the_teacher_stays_as_it_is(teachers):
     assert not teacher.training
 
 
+def test_a_teachers_statistics_keep_their_bits(tmp_path):
+    """Its parameters are cast to bfloat16, in both twins alike."""
+    config = configs.replace(STUDENT, num_classes=10, patch_size=2, stem="conv", stem_convs=((8, 3, 2),))
+    tensors = random_parameters(checkpoints.parameter_shapes(config), seed=7)
+    checkpoints.write(tmp_path / "teacher", config, {key: value.astype(np.float32) for key, value in tensors.items()})
+    chosen = recipe(tmp_path / "teacher", kind="soft")
+    run = TorchRun(
+        dataclasses.replace(chosen, precision="bfloat16"),
+        configs.replace(STUDENT, num_classes=10),
+        random_parameters(checkpoints.parameter_shapes(configs.replace(STUDENT, num_classes=10))),
+        {"teacher": checkpoints.open_checkpoint(tmp_path / "teacher")},
+    )
+    teacher = run.trainer.objective.frozen["teacher"]
+    assert {value.dtype for value in teacher.parameters()} == {torch.bfloat16}
+    assert {value.dtype for value in teacher.buffers()} == {torch.float32}
+    report = check_training(STUDENT, steps=STEPS, dtypes=["bfloat16"], batch_size=4, recipe=chosen)
+    assert report.passed, report.failures
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

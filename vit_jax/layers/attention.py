@@ -25,11 +25,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
+from parity.checkpoints.leaf import Leaf
 from parity.configs import Execution
 
 from .. import random
 from .drop import Dropout, dropout
-from .leaf import Leaf
 from .linear import Linear
 from .norm import Norm
 from .rope import Rotation, rotate

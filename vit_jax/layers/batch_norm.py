@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from .leaf import Leaf
+from parity.checkpoints.leaf import Leaf
 
 
 class BatchNorm(nnx.Module):

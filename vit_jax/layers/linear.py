@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from .leaf import Leaf
+from parity.checkpoints.leaf import Leaf
 
 
 class Linear(nnx.Module):

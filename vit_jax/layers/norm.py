@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from .leaf import Leaf
+from parity.checkpoints.leaf import Leaf
 
 # Called as `norm(dim, rngs=rngs)`.
 Norm = Callable[..., nnx.Module]

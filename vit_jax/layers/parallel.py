@@ -245,6 +245,8 @@ class DifferentialParallelScalingBlock(ParallelScalingBlock, DifferentialCore):
         ValueError: The heads don't divide the width, or an odd number of channels for each.
     """
 
+    attend = DifferentialCore.attend  # as in `DifferentialAttention`
+
     def __init__(self, dim: int, num_heads: int, mlp_dim: int, *, index: int = 0, **options: Any):
         super().__init__(dim, num_heads, mlp_dim, **options)
         self.lambda_init = lambda_init(index)

@@ -124,6 +124,10 @@ class DifferentialAttention(Attention, DifferentialCore):
         ValueError: The heads don't divide the width, or an odd number of channels for each.
     """
 
+    # Named here, not found through two bases: `nnx.tabulate` leaves the methods that it has wrapped on each class, and
+    # `Attention` would then have one of its own before this one.
+    attend = DifferentialCore.attend
+
     def __init__(self, dim: int, num_heads: int, *, index: int = 0, **options: Any):
         super().__init__(dim, num_heads, **options)
         self.lambda_init = lambda_init(index)
