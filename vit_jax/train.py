@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from rich.console import Console
@@ -35,7 +34,7 @@ from .functional import Params, bind
 from .run_checkpoints import RunDirectory
 from .sharding import batch_sharding, check_batch_size, make_mesh
 from .start import first_state
-from .train_step import Metrics, Trainer, TrainState, make_trainer
+from .train_step import Metrics, Trainer, TrainState, make_trainer, mixed
 
 OnStep = Callable[[int, Metrics], None]
 MODEL, MODEL_EMA = "model", "model_ema"
@@ -210,8 +209,7 @@ def _kinds(state: TrainState) -> list[Params]:
 
 
 def _evaluation(trainer: Trainer, tensors: Params, recipe: Recipe, inputs: Inputs) -> Evaluation:
-    params = {name: value.astype(jnp.dtype(recipe.precision)) for name, value in tensors.items()}
-    model = bind(trainer.model, params, tensors)
+    model = bind(trainer.model, mixed(tensors, recipe.precision), tensors)
     return trainer.objective.evaluate(model, inputs.test_batches(), mesh=trainer.mesh)
 
 

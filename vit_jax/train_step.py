@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from parity.checkpoints import Checkpoint
 from parity.configs import Config
-from parity.recipes import Recipe
+from parity.recipes import Recipe, is_cast
 
 from . import random
 from .checkpoint import load
@@ -25,6 +25,7 @@ from .optim import learning_rate, make_optimizer
 from .sharding import batch_sharding, parameter_shardings, replicated
 
 Metrics = dict[str, jax.Array]
+Differentiate = Callable[..., tuple[tuple[Loss, Params], Params]]
 
 
 @jax.tree_util.register_dataclass
@@ -62,6 +63,7 @@ class Trainer:
         start: Makes the first state from the first parameters and statistics, which are where they belong.
         frozen: Parameters and statistics of each frozen model, by its name.
         jitted: The step as a function of `frozen`, state, batch and key.
+        differentiated: Loss, new statistics and gradients as a function of the same.
     """
 
     objective: Objective
@@ -72,6 +74,7 @@ class Trainer:
     start: Callable[[Params, Params], TrainState]
     frozen: Mapping[str, Params]
     jitted: Any
+    differentiated: Any
 
     def step(self, state: TrainState, batch: Mapping[str, jax.Array], key: random.Key) -> tuple[TrainState, Metrics]:
         """The next state and the metrics of a step; the state that is given is donated.
@@ -82,6 +85,17 @@ class Trainer:
             key: The key of the run; the step's own follows from it and from the number of the step.
         """
         return self.jitted(self.frozen, state, batch, key)
+
+    def gradients(self, state: TrainState, batch: Mapping[str, jax.Array], key: random.Key) -> tuple[Loss, Params]:
+        """Loss and gradients of a batch, as the next step would have them before it clips them; the state is kept.
+
+        Args:
+            state: The state before the step.
+            batch: A batch of `parity.data.train_batches`, split over the mesh.
+            key: The key of the run.
+        """
+        (loss, _), grads = self.differentiated(self.frozen, state, batch, key)
+        return loss, grads
 
     def lower(self, state: Any, batch: Any, key: Any) -> jax.stages.Lowered:
         """The step, traced for shapes, types and shardings."""
@@ -131,17 +145,17 @@ def make_trainer(recipe: Recipe, config: Config, mesh: Mesh, frozen: Mapping[str
 
     shardings = _state_shardings(jax.eval_shape(init, _abstract_key()), parameter_shardings(model, mesh), mesh)
     arrays = {name: params_of(model) | statistics_of(model) for name, model in objective.frozen.items()}
-    jitted = jax.jit(
-        make_train_step(model, objective),
-        in_shardings=(
-            {name: parameter_shardings(model, mesh) for name, model in objective.frozen.items()},
-            shardings,
-            batch_sharding(mesh),
-            replicated(mesh),
-        ),
-        out_shardings=(shardings, replicated(mesh)),
-        donate_argnums=1,
+    given = (
+        {name: parameter_shardings(model, mesh) for name, model in objective.frozen.items()},
+        shardings,
+        batch_sharding(mesh),
+        replicated(mesh),
     )
+    whole, differentiate = replicated(mesh), make_gradients(model, objective)
+    train_step = make_train_step(objective, differentiate, optimizer)
+    jitted = jax.jit(train_step, in_shardings=given, out_shardings=(shardings, whole), donate_argnums=1)
+    outputs = ((whole, shardings.statistics), shardings.params)
+    differentiated = jax.jit(differentiate, in_shardings=given, out_shardings=outputs)
     # Drawing the initial values isn't worth optimising: on a CPU that takes five times as long to compile.
     init_options = {"xla_backend_optimization_level": 0}
     return Trainer(
@@ -153,25 +167,44 @@ def make_trainer(recipe: Recipe, config: Config, mesh: Mesh, frozen: Mapping[str
         start=jax.jit(start, out_shardings=shardings, compiler_options=init_options),
         frozen=arrays,
         jitted=jitted,
+        differentiated=differentiated,
     )
 
 
-def make_train_step(model: Any, objective: Objective) -> Callable[..., tuple[TrainState, Metrics]]:
-    """One step of gradient descent as a pure function of frozen parameters, state, batch and the run's key.
+def make_gradients(model: Any, objective: Objective) -> Differentiate:
+    """Mean loss, new statistics and gradients as a pure function of frozen parameters, state, batch and the run's key.
 
     Args:
         model: What is trained, without memory.
         objective: What is learned.
     """
+
+    def gradients(
+        frozen: Mapping[str, Params], state: TrainState, batch: Mapping[str, jax.Array], key: random.Key
+    ) -> tuple[tuple[Loss, Params], Params]:
+        # A resumed run draws the same masks, because the step alone decides them.
+        key = random.fold_in(key, state.step)
+        return _gradients(model, objective, frozen, state, objective.inputs(batch), key)
+
+    return gradients
+
+
+def make_train_step(
+    objective: Objective, differentiate: Differentiate, optimizer: optax.GradientTransformation
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    """One step of gradient descent as a pure function of frozen parameters, state, batch and the run's key.
+
+    Args:
+        objective: What is learned.
+        differentiate: What `make_gradients` returned.
+        optimizer: What `make_optimizer` returned.
+    """
     recipe = objective.recipe
-    optimizer = make_optimizer(recipe.optimizer, model, steps=recipe.steps)
 
     def train_step(
         frozen: Mapping[str, Params], state: TrainState, batch: Mapping[str, jax.Array], key: random.Key
     ) -> tuple[TrainState, Metrics]:
-        # A resumed run draws the same masks, because the step alone decides them.
-        key = random.fold_in(key, state.step)
-        (loss, statistics), grads = _gradients(model, objective, frozen, state, objective.inputs(batch), key)
+        (loss, statistics), grads = differentiate(frozen, state, batch, key)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params: Any = optax.apply_updates(state.params, updates)  # optax's type is any tree
         metrics = {
@@ -193,6 +226,11 @@ def make_train_step(model: Any, objective: Objective) -> Callable[..., tuple[Tra
     return train_step
 
 
+def mixed(params: Mapping[str, jax.Array], dtype: jax.typing.DTypeLike) -> Params:
+    """Parameters as a computation in a precision takes them: `parity.recipes.is_cast` says which are cast."""
+    return {name: value.astype(dtype) if is_cast(name, value.shape) else value for name, value in params.items()}
+
+
 def _gradients(
     model: Any,
     objective: Objective,
@@ -202,16 +240,14 @@ def _gradients(
     key: random.Key,
 ) -> tuple[tuple[Loss, Params], Params]:
     """Mean loss, new statistics and gradients of a batch, computed in `recipe.accumulate` parts, one after another."""
-    compute_dtype = jnp.dtype(objective.recipe.precision)
-
-    def cast(params: Params) -> Params:
-        return {name: value.astype(compute_dtype) for name, value in params.items()}
-
-    helpers = {name: bind(helper, cast(frozen[name]), frozen[name]) for name, helper in objective.frozen.items()}
+    precision = objective.recipe.precision
+    helpers = {
+        name: bind(helper, mixed(frozen[name], precision), frozen[name]) for name, helper in objective.frozen.items()
+    }
 
     def compute(params: Params, statistics: Params, inputs: Any, key: random.Key) -> Any:
         # The cast is part of the differentiated function: gradients come back in the parameters' own precision.
-        bound = bind(model, cast(params), statistics)
+        bound = bind(model, mixed(params, precision), statistics)
         loss = objective.loss(bound, helpers, state.carried, inputs, key)
         return loss.value, (loss, statistics_of(bound))
 

@@ -20,7 +20,6 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from parity.checkpoints.shapes import is_statistic
 from parity.recipes import Recipe
 from parity.runs.directory import check
 from parity.runs.frozen import record_frozen
@@ -34,7 +33,7 @@ from .evaluate import Evaluation
 from .parallel import processes
 from .run_checkpoints import RunDirectory
 from .start import first_state
-from .train_step import Metrics, Params, Trainer, TrainState, make_trainer
+from .train_step import Metrics, Params, Trainer, TrainState, make_trainer, mixed
 
 OnStep = Callable[[int, Metrics], None]
 MODEL, MODEL_EMA = "model", "model_ema"
@@ -217,8 +216,7 @@ def _kinds(state: TrainState) -> list[Params]:
 
 
 def _evaluation(trainer: Trainer, tensors: Params, recipe: Recipe, inputs: Inputs) -> Evaluation:
-    dtype = getattr(torch, recipe.precision)
-    cast = {name: value.detach() if is_statistic(name) else value.detach().to(dtype) for name, value in tensors.items()}
+    cast = mixed({name: value.detach() for name, value in tensors.items()}, getattr(torch, recipe.precision))
     return trainer.objective.evaluate(_bind(trainer, cast), inputs.test_batches(), parallel=processes()[1] > 1)
 
 

@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from parity.checkpoints import Checkpoint
 from parity.configs import Config
-from parity.recipes import Recipe
+from parity.recipes import Recipe, is_cast
 
 from . import random
 from .checkpoint import load
@@ -30,6 +30,7 @@ from .parallel import processes
 Params = Mapping[str, Tensor]
 Metrics = dict[str, Tensor]
 TrainStep = Callable[["TrainState", Mapping[str, Tensor], random.Key], tuple["TrainState", Metrics]]
+Differentiate = Callable[["TrainState", Mapping[str, Tensor], random.Key], Loss]
 
 
 @dataclass(kw_only=True)
@@ -63,6 +64,7 @@ class Trainer:
         init: Makes the first state from a key.
         start: Makes the first state from the first parameters and statistics, which it takes.
         run: What `step` calls.
+        differentiate: What it calls for the loss; it leaves gradients in the parameters.
     """
 
     objective: Objective
@@ -70,6 +72,7 @@ class Trainer:
     init: Callable[[random.Key], TrainState]
     start: Callable[[Params, Params], TrainState]
     run: TrainStep
+    differentiate: Differentiate
 
     def step(self, state: TrainState, batch: Mapping[str, Tensor], key: random.Key) -> tuple[TrainState, Metrics]:
         """The next state, which is the one that is given, changed, and the metrics of a step.
@@ -80,6 +83,24 @@ class Trainer:
             key: The key of the run; the step's own follows from it and from the number of the step.
         """
         return self.run(state, batch, key)
+
+    def gradients(
+        self, state: TrainState, batch: Mapping[str, Tensor], key: random.Key
+    ) -> tuple[Loss, dict[str, Tensor]]:
+        """Loss and gradients of a batch, as the next step would have them before it clips them; the state is kept.
+
+        Statistics of BatchNorm are put back.
+
+        Args:
+            state: The state before the step.
+            batch: This process's part of what `parity.data.train_batches` yields.
+            key: The key of the run.
+        """
+        before = {name: value.clone() for name, value in state.statistics.items()}
+        loss = self.differentiate(state, batch, key)
+        for name, value in before.items():
+            state.statistics[name].copy_(value)
+        return loss, {name: torch.clone(_grad(parameter)) for name, parameter in state.params.items()}
 
 
 def make_trainer(
@@ -126,22 +147,22 @@ def make_trainer(
             carried=objective.carried(params),
         )
 
-    run = make_train_step(model, objective)
-    return Trainer(objective=objective, model=model, init=init, start=start, run=run)
+    differentiate = make_gradients(model, objective)
+    run = make_train_step(objective, differentiate)
+    return Trainer(objective=objective, model=model, init=init, start=start, run=run, differentiate=differentiate)
 
 
-def make_train_step(model: Any, objective: Objective) -> TrainStep:
-    """One step of gradient descent.
+def make_gradients(model: Any, objective: Objective) -> Differentiate:
+    """The mean loss of a batch; its gradients are left in the parameters.
 
     Args:
         model: What is trained.
         objective: What is learned.
     """
-    recipe = objective.recipe
     loss = _Loss(model, objective)
     parallel: list[_Loss | DistributedDataParallel] = []  # made in the first step, when there are parameters
 
-    def train_step(state: TrainState, batch: Mapping[str, Tensor], key: random.Key) -> tuple[TrainState, Metrics]:
+    def gradients(state: TrainState, batch: Mapping[str, Tensor], key: random.Key) -> Loss:
         # A resumed run draws the same masks, because the step alone decides them.
         key = random.fold_in(key, state.step)
         if not parallel:
@@ -149,7 +170,22 @@ def make_train_step(model: Any, objective: Objective) -> TrainStep:
             unused = any(name.endswith("mask_token") for name in state.params)
             options: Any = {"find_unused_parameters": unused, "broadcast_buffers": False}
             parallel.append(DistributedDataParallel(loss, **options) if processes()[1] > 1 else loss)
-        found = _gradients(parallel[0], recipe, state, objective.inputs(batch), key)
+        return _gradients(parallel[0], objective.recipe, state, objective.inputs(batch), key)
+
+    return gradients
+
+
+def make_train_step(objective: Objective, differentiate: Differentiate) -> TrainStep:
+    """One step of gradient descent.
+
+    Args:
+        objective: What is learned.
+        differentiate: What `make_gradients` returned.
+    """
+    recipe = objective.recipe
+
+    def train_step(state: TrainState, batch: Mapping[str, Tensor], key: random.Key) -> tuple[TrainState, Metrics]:
+        found = differentiate(state, batch, key)
         grad_norm = _clip(state.params, recipe.optimizer.clip_norm)
         rate = learning_rate(state.step, recipe.optimizer, steps=recipe.steps)
         set_learning_rate(state.opt_state, rate)
@@ -170,6 +206,11 @@ def make_train_step(model: Any, objective: Objective) -> TrainStep:
     return train_step
 
 
+def mixed(params: Params, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Parameters as a computation in a precision takes them: `parity.recipes.is_cast` says which are cast."""
+    return {name: value.to(dtype) if is_cast(name, value.shape) else value for name, value in params.items()}
+
+
 class _Loss(nn.Module):
     """The objective's loss as a module, which `DistributedDataParallel` can wrap."""
 
@@ -178,16 +219,16 @@ class _Loss(nn.Module):
         self.model = model
         self._dtype = getattr(torch, objective.recipe.precision)
         self._bound = _Bound(model, objective)
-        # In a dictionary they are no submodules: nothing of them is trained. Their parameters are cast once, and their
-        # statistics keep their precision.
+        # In a dictionary they are no submodules: nothing of them is trained, and what is cast is cast once.
         self._frozen = objective.frozen
         for helper in self._frozen.values():
-            for parameter in helper.parameters():
-                parameter.data = parameter.data.to(self._dtype)
+            for name, parameter in helper.named_parameters():
+                parameter.data = mixed({name: parameter.data}, self._dtype)[name]
 
     def forward(self, carried: Mapping[str, Params], inputs: Mapping[str, Tensor], key: random.Key) -> Loss:
         # The cast is part of the differentiated function: gradients come back in the parameters' own precision.
-        cast = {f"model.{name}": value.to(self._dtype) for name, value in self.model.named_parameters()}
+        cast = mixed(dict(self.model.named_parameters()), self._dtype)
+        cast = {f"model.{name}": value for name, value in cast.items()}
         return functional_call(self._bound, cast, (self._frozen, carried, inputs, key))
 
 
@@ -226,6 +267,11 @@ def _gradients(
             (one.value / parts).backward()
         found.append(one)
     return _mean(found)
+
+
+def _grad(parameter: Tensor) -> Tensor:
+    assert parameter.grad is not None  # `_gradients` leaves one in every parameter
+    return parameter.grad
 
 
 def _mean(parts: list[Loss]) -> Loss:

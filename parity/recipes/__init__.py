@@ -11,7 +11,7 @@ from ..configs.registry import replace
 from . import digits, digits_distilled, imagenet_seed
 from .objectives import OBJECTIVES, Classification, Distillation, Objective
 from .recipe import Data, MeshShape, Optimizer, Recipe, differences, from_dict, starting_from, to_dict
-from .rules import MOMENTS, decays, learning_rate, learning_rate_scale
+from .rules import MOMENTS, decays, is_cast, learning_rate, learning_rate_scale
 
 _MODULES = {"digits": digits, "digits_distilled": digits_distilled, "imagenet_seed": imagenet_seed}
 RECIPES: dict[str, Recipe] = {name: module.RECIPE for name, module in _MODULES.items()}
@@ -32,6 +32,7 @@ __all__ = [
     "differences",
     "from_dict",
     "get",
+    "is_cast",
     "learning_rate",
     "learning_rate_scale",
     "names",

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from ..configs import Config
 from .recipe import Optimizer
 
+# Layers whose results are logits, by their first name.
+HEADS = ("head", "head_dist")
 # What each optimiser remembers of a tensor, in optax's words.
 MOMENTS: dict[str, tuple[str, ...]] = {"adamw": ("mu", "nu"), "sgd": ("trace",)}
 
@@ -23,6 +25,20 @@ def decays(name: str, shape: Sequence[int]) -> bool:
         shape: Its shape in the canonical layout.
     """
     return name.endswith(".weight") and len(shape) > 1
+
+
+def is_cast(name: str, shape: Sequence[int]) -> bool:
+    """Whether mixed precision computes with a tensor in the recipe's precision; the others stay in float32.
+
+    Cast are the factors of matrix products, the kernels of linear layers and convolutions. Norms, biases, LayerScale,
+    tokens and positions are added or multiplied in float32, as under PyTorch's autocast, so that their gradients are
+    float32 sums over batch and tokens; and so is the head's product, as in big_vision, so that logits are float32.
+
+    Args:
+        name: Canonical, such as `blocks.0.attn.qkv.weight`.
+        shape: Its shape, in the canonical or in the Flax layout.
+    """
+    return name.endswith(".weight") and len(shape) > 1 and name.split(".")[0] not in HEADS
 
 
 def learning_rate_scale(name: str, config: Config, layer_decay: float) -> float:

@@ -22,6 +22,7 @@ ONE_SIDED_NAMES = {
     "vit_jax/train_step.py:Trainer.abstract_state": "PyTorch's state is changed in place",
     "vit_jax/train_step.py:Trainer.lower": "PyTorch runs as it is written",
     "vit_torch/optim.py:set_learning_rate": "optax has a schedule",
+    "vit_jax/layers/linear.py:matmul": "XLA's CPU backend wants two axes",
     "vit_jax/random.py:stream": "PyTorch has a generator",
     "vit_torch/random.py:Threefry": "JAX has keys",
     "vit_torch/random.py:Global": "JAX has no generator of its own",
@@ -30,7 +31,7 @@ ONE_SIDED_NAMES = {
     "vit_torch/state_dict.py:numpy_dtype": "JAX's types are NumPy's",
 }
 # What a framework needs and the other hasn't.
-OWN_PARAMETERS = {"rngs", "axes", "dtype", "device", "devices", "mesh", "place", "parallel", "start"}
+OWN_PARAMETERS = {"rngs", "axes", "dtype", "device", "devices", "mesh", "place", "parallel", "start", "optimizer"}
 OWN_METHODS = {"reset_parameters", "set_view", "extra_repr"}
 # An annotation in a framework's words is compared with nothing.
 FRAMEWORK_WORDS = ("Array", "Tensor", "jax", "jnp", "nnx", "torch", "nn.")

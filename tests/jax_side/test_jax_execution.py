@@ -86,7 +86,7 @@ def test_blocks_that_differ_are_not_scanned_together(make_model, make_images):
     images = make_images(model)
     expected = model(images)
     # Another epsilon makes another graph definition: groups of 1, 1 and 1.
-    model.blocks[1].norm1.epsilon = 1e-2
+    model.blocks[1].norm1.eps = 1e-2
     changed = model(images)
     model.execution = Execution(scan=True)
     found, wanted = {"logits": np.asarray(model(images))}, {"logits": np.asarray(changed)}

@@ -30,7 +30,7 @@ from parity.configs import Execution
 
 from .. import random
 from .drop import Dropout, dropout
-from .linear import Linear
+from .linear import Linear, add_bias
 from .norm import Norm
 from .rope import Rotation, rotate
 
@@ -79,11 +79,10 @@ def dot_product_attention(
         return reference_attention(q, k, v, scale=scale, mask=mask, bias=bias, drop_rate=drop_rate, key=key)
     bias = None if bias is None else _four_axes(bias)
     if mask is None:
-        return jax.nn.dot_product_attention(q, k, v, bias=bias, scale=scale)
+        return _fused(q, k, v, bias, None, scale=scale)
     mask = _four_axes(mask)
     some = mask.any(axis=-1, keepdims=True)
-    x = jax.nn.dot_product_attention(q, k, v, bias=bias, mask=mask, scale=scale)
-    return jnp.where(some.swapaxes(1, 2), x, 0)
+    return jnp.where(some.swapaxes(1, 2), _fused(q, k, v, bias, mask, scale=scale), 0)
 
 
 def reference_attention(
@@ -99,14 +98,39 @@ def reference_attention(
 ) -> Float[Array, "b n nh hd"]:
     """Matmul, softmax, matmul; the softmax in float32 or better. Arguments as of `dot_product_attention`."""
     check_attention_mask(mask)
-    scores = jnp.einsum("bnhd,bmhd->bhnm", q * scale, k)
-    scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+    wide = jnp.promote_types(q.dtype, jnp.float32)
+    scores = jnp.einsum("bnhd,bmhd->bhnm", q, k, preferred_element_type=wide) * scale
     scores = scores if bias is None else scores + bias
     scores = scores if mask is None else jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
     weights = weights if mask is None else jnp.where(mask, weights, 0)
     weights = dropout(weights, drop_rate, key)
     return jnp.einsum("bhnm,bmhd->bnhd", weights, v)
+
+
+def _fused(
+    q: Float[Array, "b n nh hd"],
+    k: Float[Array, "b m nh hd"],
+    v: Float[Array, "b m nh hd"],
+    bias: Bias | None,
+    mask: Mask | None,
+    *,
+    scale: float,
+) -> Float[Array, "b n nh hd"]:
+    """JAX's own entry; on a CPU, for which that isn't written, products by head and the division after them."""
+    def general(q: Array, k: Array, v: Array, bias: Bias | None, mask: Mask | None) -> Array:
+        return jax.nn.dot_product_attention(q, k, v, bias=bias, mask=mask, scale=scale)
+
+    def heads_first(q: Array, k: Array, v: Array, bias: Bias | None, mask: Mask | None) -> Array:
+        q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
+        scores = jnp.einsum("bhnd,bhmd->bhnm", q, k, preferred_element_type=jnp.float32) * scale
+        scores = scores if bias is None else scores + bias
+        scores = scores if mask is None else jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
+        weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
+        x = jnp.einsum("bhnm,bhmd->bhnd", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
+        return (x / weights.sum(axis=-1, keepdims=True)).astype(v.dtype).swapaxes(1, 2)
+
+    return jax.lax.platform_dependent(q, k, v, bias, mask, cpu=heads_first, default=general)
 
 
 def causal_mask(queries: int, keys: int | None = None) -> Bool[Array, "n m"]:
@@ -182,6 +206,7 @@ class AttentionCore(nnx.Module):
         k = k if self.k_norm is None else self.k_norm(k)
         if rotation is not None:
             q, k = (rotate(x, rotation, half=self.rotate_half) for x in (q, k))
+        q, k = (x.astype(v.dtype) for x in (q, k))
         if k.shape[2] < q.shape[2]:
             k, v = (jnp.repeat(x, q.shape[2] // k.shape[2], axis=2) for x in (k, v))
         rate, key = self.attn_drop.rate, self.attn_drop.source(key)
@@ -274,7 +299,7 @@ class Attention(AttentionCore):
         qkv = self.qkv(x)
         q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
         if self.q_bias is not None and self.v_bias is not None:
-            q, v = q + self.q_bias[...], v + self.v_bias[...]
+            q, v = add_bias(q, self.q_bias), add_bias(v, self.v_bias)
         return q, k, v
 
 

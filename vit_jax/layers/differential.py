@@ -88,6 +88,7 @@ class DifferentialCore(AttentionCore):
         q, k = (x.reshape(*x.shape[:3], 2, -1) for x in (q, k))
         q = q if self.q_norm is None else self.q_norm(q)
         k = k if self.k_norm is None else self.k_norm(k)
+        q, k = (x.astype(v.dtype) for x in (q, k))
         rate, key = self.attn_drop.rate, self.attn_drop.source(key)
         first, second = (
             dot_product_attention(
@@ -103,15 +104,16 @@ class DifferentialCore(AttentionCore):
             )
             for i, half_key in enumerate(random.split(key, 2))
         )
-        x = first - self._factor(q.dtype) * second
+        factor = self._factor()
+        x = first - factor * second.astype(factor.dtype)
         x = self.sub_norm(x) * (1 - self.lambda_init)
         return x.reshape(*x.shape[:2], -1)
 
-    def _factor(self, dtype: jnp.dtype) -> Float[Array, ""]:
+    def _factor(self) -> Float[Array, ""]:
         pairs = ((self.lambda_q1, self.lambda_k1), (self.lambda_q2, self.lambda_k2))
-        wide = jnp.promote_types(dtype, jnp.float32)
-        one, two = (jnp.exp(jnp.sum(q[...] * k[...]).astype(wide)) for q, k in pairs)
-        return (one - two + self.lambda_init).astype(dtype)
+        wide = jnp.promote_types(self.lambda_q1.dtype, jnp.float32)
+        one, two = (jnp.exp(jnp.sum(q[...].astype(wide) * k[...].astype(wide))) for q, k in pairs)
+        return one - two + self.lambda_init
 
 
 class DifferentialAttention(Attention, DifferentialCore):

@@ -19,6 +19,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -138,4 +139,6 @@ def drop_path(
 
 
 def _keep(x: Float[Array, "..."], mask: jax.Array, keep_rate: float | Float[Array, ""]) -> Float[Array, "..."]:
-    return x * (mask / keep_rate).astype(x.dtype)
+    # In float32 or better: 1 / 0.9 in bfloat16 would scale everything by 0.998.
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    return (x.astype(wide) * (mask / keep_rate).astype(wide)).astype(x.dtype)

@@ -45,12 +45,12 @@ class Linear(nnx.Module):
         self.logical_axes = (("kernel", axes), ("bias", axes[1:]))
 
     def __call__(self, x: Float[Array, "... i"]) -> Float[Array, "... *o"]:
-        """Applies the map to the last axis."""
-        x = jax.lax.dot_general(x, self.kernel[...], (((x.ndim - 1,), (0,)), ((), ())))
-        return x if self.bias is None else x + self.bias[...]
+        """Applies the map to the last axis, in the precision of the kernel."""
+        kernel = self.kernel[...]
+        return add_bias(matmul(x.astype(kernel.dtype), kernel), self.bias)
 
 
-class Conv(nnx.Conv):
+class Conv(nnx.Module):
     """A convolution, whose stride may be its kernel.
 
     Args:
@@ -79,14 +79,39 @@ class Conv(nnx.Conv):
         rngs: nnx.Rngs,
     ):
         bound = 1 / math.sqrt(in_features * math.prod(kernel_size))
-        super().__init__(
-            in_features,
-            out_features,
-            kernel_size,
-            strides=stride,
-            padding=padding,
-            use_bias=bias,
-            kernel_init=lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -bound, bound),
-            rngs=rngs,
-        )
+        shape = (*kernel_size, in_features, out_features)
+        self.stride = stride
+        self.padding = padding
+        self.kernel = nnx.Param(jax.random.uniform(rngs.params(), shape, jnp.float32, -bound, bound))
+        self.bias = nnx.Param(jnp.zeros(out_features, jnp.float32)) if bias else None
         self.logical_axes = (("kernel", axes), ("bias", axes[-1:]))
+
+    def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
+        """Applies the convolution, in the precision of the kernel."""
+        kernel = self.kernel[...]
+        padding, layout = [(self.padding, self.padding)] * 2, ("NHWC", "HWIO", "NHWC")
+        x = jax.lax.conv_general_dilated(x.astype(kernel.dtype), kernel, self.stride, padding, dimension_numbers=layout)
+        return add_bias(x, self.bias)
+
+
+def add_bias(x: Float[Array, "... *o"], bias: nnx.Param | None) -> Float[Array, "... *o"]:
+    """The sum in the wider of both types, rounded once: the gradient of a float32 bias is then summed in float32."""
+    return x if bias is None else (x + bias[...]).astype(x.dtype)
+
+
+def matmul(x: Float[Array, "... i"], kernel: Float[Array, "i *o"]) -> Float[Array, "... *o"]:
+    """The product over the last axis of x and the first of the kernel.
+
+    XLA's CPU backend is slow at the kernel's gradient where x has more axes than two: there they are flattened. Other
+    platforms keep the axes, which a mesh may split and a TPU would have to lay out anew.
+    """
+
+    def product(x: Float[Array, "... i"], kernel: Float[Array, "i *o"]) -> Float[Array, "... *o"]:
+        return jax.lax.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
+
+    def flat(x: Float[Array, "... i"], kernel: Float[Array, "i *o"]) -> Float[Array, "... *o"]:
+        return product(x.reshape(-1, x.shape[-1]), kernel).reshape(*x.shape[:-1], *kernel.shape[1:])
+
+    if x.ndim == 2:
+        return product(x, kernel)
+    return jax.lax.platform_dependent(x, kernel, cpu=flat, default=product)

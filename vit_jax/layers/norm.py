@@ -21,10 +21,11 @@ from parity.checkpoints.leaf import Leaf
 Norm = Callable[..., nnx.Module]
 
 
-class LayerNorm(nnx.LayerNorm):
+class LayerNorm(nnx.Module):
     """LayerNorm over the last axis (Ba et al. 2016, arXiv:1607.06450, eq. 4).
 
-    y = (x - mean(x)) / sqrt(var(x) + eps) * scale + bias, with the biased variance (the mean of dim squares).
+    y = (x - mean(x)) / sqrt(var(x) + eps) * scale + bias, with the biased variance (the mean of dim squares), computed
+    in float32 or better; the result is of the wider type of x and scale.
 
     The mean is subtracted before squaring: `nnx.LayerNorm` would by default take E[x^2] - E[x]^2, which loses 5e-3 of
     a float32 result at a mean of 100.
@@ -38,14 +39,24 @@ class LayerNorm(nnx.LayerNorm):
     leaves: ClassVar = {"scale": Leaf("weight", "d -> d"), "bias": Leaf("bias", "d -> d")}
 
     def __init__(self, dim: int, *, eps: float = 1e-6, rngs: nnx.Rngs):
-        super().__init__(dim, epsilon=eps, use_fast_variance=False, rngs=rngs)
+        self.eps = eps
+        self.scale = nnx.Param(jnp.ones(dim, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(dim, jnp.float32))
+
+    def __call__(self, x: Float[Array, "... d"]) -> Float[Array, "... d"]:
+        """Normalises the last axis."""
+        scale, bias = self.scale[...], self.bias[...]
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
+        var = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+        return (centred * jax.lax.rsqrt(var + self.eps) * scale + bias).astype(jnp.promote_types(x.dtype, scale.dtype))
 
 
 class RmsNorm(nnx.Module):
     """Division by the root of the mean square over the last axis (Zhang and Sennrich 2019, arXiv:1910.07467, eq. 4).
 
-    y = x / sqrt(mean(x^2) + eps) * scale. The mean is taken and the scale applied in float32 or better; Llama's code
-    rounds to the input's precision before the scale.
+    y = x / sqrt(mean(x^2) + eps) * scale. The mean is taken and the scale applied in float32 or better, and the result
+    is of the wider type of x and scale; Llama's code rounds to the input's precision before the scale.
 
     Args:
         dim: The size of the last axis.
@@ -61,13 +72,16 @@ class RmsNorm(nnx.Module):
 
     def __call__(self, x: Float[Array, "... d"]) -> Float[Array, "... d"]:
         """Normalises the last axis."""
+        scale = self.scale[...]
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         wide = wide * jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + self.eps)
-        return (wide * self.scale[...]).astype(x.dtype)
+        return (wide * scale).astype(jnp.promote_types(x.dtype, scale.dtype))
 
 
 class LayerScale(nnx.Module):
     """A learned factor for each channel (CaiT, Touvron et al. 2021, arXiv:2103.17239, eq. 4): y = gamma * x.
+
+    The result is of the wider type of x and gamma.
 
     Args:
         dim: The size of the last axis.

@@ -54,7 +54,7 @@ class AttentionPool(CrossAttention):
             execution: How to run it.
         """
         latent = jnp.broadcast_to(self.latent[...], (x.shape[0], 1, x.shape[-1]))
-        x = super().__call__(latent, x, mask=mask, execution=execution)
+        x = super().__call__(latent, x, mask=mask, execution=execution).astype(latent.dtype)
         x = x + self.mlp(self.norm(x))
         return x[:, 0]
 

@@ -55,6 +55,7 @@ def run_blocks(
     Returns:
         The tokens after the last block, and after each block if they are collected.
     """
+    x = widened(x, blocks)
     keys = random.split(key, len(blocks))
     # Subtracted before it is rounded, or a mask could differ from the twin's; and not of a fixed type: in a float64
     # model a rate rounded to float32 would be 1e-8 away.
@@ -80,6 +81,15 @@ def run_blocks(
             if changed:
                 nnx.update(block, changed)
     return x, outputs
+
+
+def widened(x: Tokens, blocks: Sequence[nnx.Module]) -> Tokens:
+    """Tokens in the widest type of the first block's parameters, in which blocks add to them.
+
+    In mixed precision it is float32, as under PyTorch's autocast: a branch that LayerScale makes 1e-5 of the tokens
+    would vanish in a sum that has 8 bits.
+    """
+    return x if not blocks else x.astype(jnp.result_type(x, *jax.tree.leaves(nnx.state(blocks[0], nnx.Param))))
 
 
 def _kind(part: Any) -> Any:

@@ -26,7 +26,7 @@ class Classification(Objective):
         images, labels = normalize(batch["image"], self.config.preprocessing, dtype), batch["label"]
         if not self.recipe.data.augmentation.mixes:
             return {"images": images, "targets": labels, "labels": labels}
-        targets = mix_targets(labels, batch["lam"], num_classes=self.config.num_classes, dtype=dtype)
+        targets = mix_targets(labels, batch["lam"], num_classes=self.config.num_classes, dtype=images.dtype)
         return {"images": mix_images(images, batch["lam"], batch["box"]), "targets": targets, "labels": labels}
 
     def loss(self, model: Any, frozen: Mapping[str, Any], carried: Carried, inputs: Arrays, key: random.Key) -> Loss:

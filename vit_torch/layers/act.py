@@ -1,4 +1,4 @@
-"""Activations by the names that configs use. Twin: `vit_jax/layers/act.py`."""
+"""Activations by the names that configs use, computed in float32 or better. Twin: `vit_jax/layers/act.py`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def gelu_tanh(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 
 def quick_gelu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """OpenAI CLIP's approximation of GELU, x * sigmoid(1.702 x): up to 2e-2 away from GELU."""
-    return x * torch.sigmoid(1.702 * x)
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    return (wide * torch.sigmoid(1.702 * wide)).to(x.dtype)
 
 
 def silu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

@@ -27,7 +27,7 @@ from parity.configs import Execution
 
 from .. import random
 from .drop import Dropout, dropout
-from .linear import Linear
+from .linear import Linear, add_bias
 from .norm import Norm
 from .rope import Rotation, rotate
 
@@ -75,6 +75,7 @@ def dot_product_attention(
     if not fused:
         return reference_attention(q, k, v, scale=scale, mask=mask, bias=bias, drop_rate=drop_rate, key=key)
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    bias = None if bias is None else bias.to(q.dtype)
     if mask is None:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale).transpose(1, 2)
     mask = _four_axes(mask)
@@ -99,8 +100,8 @@ def reference_attention(
 ) -> Float[Tensor, "b n nh hd"]:
     """Matmul, softmax, matmul; the softmax in float32 or better. Arguments as of `dot_product_attention`."""
     check_attention_mask(mask)
-    scores = torch.einsum("bnhd,bmhd->bhnm", q * scale, k)
-    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    wide = torch.promote_types(q.dtype, torch.float32)
+    scores = torch.einsum("bnhd,bmhd->bhnm", q.to(wide), k.to(wide)) * scale
     scores = scores if bias is None else scores + bias
     scores = scores if mask is None else torch.where(mask, scores, torch.finfo(scores.dtype).min)
     weights = F.softmax(scores, dim=-1).to(v.dtype)
@@ -182,6 +183,7 @@ class AttentionCore(nn.Module):
         k = k if self.k_norm is None else self.k_norm(k)
         if rotation is not None:
             q, k = (rotate(x, rotation, half=self.rotate_half) for x in (q, k))
+        q, k = (x.to(v.dtype) for x in (q, k))
         if k.shape[2] < q.shape[2]:
             k, v = (x.repeat_interleave(q.shape[2] // k.shape[2], dim=2) for x in (k, v))
         rate, key = self.attn_drop.rate, self.attn_drop.source(key)
@@ -268,7 +270,7 @@ class Attention(AttentionCore):
         qkv = self.qkv(x)
         q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
         if self.q_bias is not None and self.v_bias is not None:
-            q, v = q + self.q_bias.view_as(q[0, 0]), v + self.v_bias.view_as(v[0, 0])
+            q, v = add_bias(q, self.q_bias.view_as(q[0, 0])), add_bias(v, self.v_bias.view_as(v[0, 0]))
         return q, k, v
 
 

@@ -85,6 +85,7 @@ class DifferentialCore(AttentionCore):
         q, k = (x.reshape(*x.shape[:3], 2, -1) for x in (q, k))
         q = q if self.q_norm is None else self.q_norm(q)
         k = k if self.k_norm is None else self.k_norm(k)
+        q, k = (x.to(v.dtype) for x in (q, k))
         rate, key = self.attn_drop.rate, self.attn_drop.source(key)
         first, second = (
             dot_product_attention(
@@ -100,15 +101,16 @@ class DifferentialCore(AttentionCore):
             )
             for i, half_key in enumerate(random.split(key, 2))
         )
-        x = first - self._factor(q.dtype) * second
+        factor = self._factor()
+        x = first - factor * second.to(factor.dtype)
         x = self.sub_norm(x) * (1 - self.lambda_init)
         return x.reshape(*x.shape[:2], -1)
 
-    def _factor(self, dtype: torch.dtype) -> Float[Tensor, ""]:
+    def _factor(self) -> Float[Tensor, ""]:
         pairs = ((self.lambda_q1, self.lambda_k1), (self.lambda_q2, self.lambda_k2))
-        wide = torch.promote_types(dtype, torch.float32)
-        one, two = (torch.exp(torch.sum(q * k).to(wide)) for q, k in pairs)
-        return (one - two + self.lambda_init).to(dtype)
+        wide = torch.promote_types(self.lambda_q1.dtype, torch.float32)
+        one, two = (torch.exp(torch.sum(q.to(wide) * k.to(wide))) for q, k in pairs)
+        return one - two + self.lambda_init
 
 
 class DifferentialAttention(Attention, DifferentialCore):

@@ -16,6 +16,7 @@ start or raises, for a silent no-op would train another model; PyTorch draws fro
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -109,4 +110,6 @@ def drop_path(x: Float[Tensor, "b ..."], keep_rate: float | None, key: random.Ke
 
 
 def _keep(x: Float[Tensor, "..."], mask: Tensor, keep_rate: float) -> Float[Tensor, "..."]:
-    return x * (mask.double() / keep_rate).to(x.dtype)
+    # In float32 or better: 1 / 0.9 in bfloat16 would scale everything by 0.998.
+    wide = torch.promote_types(x.dtype, torch.float32)
+    return (x.to(wide) * (mask.double() / keep_rate).to(wide)).to(x.dtype)

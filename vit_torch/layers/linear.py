@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -28,8 +29,9 @@ class Linear(nn.Linear):
             nn.init.zeros_(self.bias)
 
     def forward(self, x: Float[Tensor, "... i"]) -> Float[Tensor, "... *o"]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Applies the map to the last axis."""
-        return super().forward(x).unflatten(-1, self.out_axes)
+        """Applies the map to the last axis, in the precision of the weight."""
+        bias = None if self.bias is None else self.bias.to(self.weight.dtype)
+        return F.linear(x.to(self.weight.dtype), self.weight, bias).unflatten(-1, self.out_axes)
 
 
 class Conv(nn.Conv2d):
@@ -62,3 +64,13 @@ class Conv(nn.Conv2d):
         nn.init.uniform_(self.weight, -bound, bound)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
+
+    def forward(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h2 w2"]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Applies the convolution, in the precision of the weight."""
+        bias = None if self.bias is None else self.bias.to(self.weight.dtype)
+        return self._conv_forward(x.to(self.weight.dtype), self.weight, bias)
+
+
+def add_bias(x: Float[Tensor, "... *o"], bias: Tensor | None) -> Float[Tensor, "... *o"]:
+    """The sum in the wider of both types, rounded once: the gradient of a float32 bias is then summed in float32."""
+    return x if bias is None else (x + bias).to(x.dtype)

@@ -20,7 +20,8 @@ Norm = Callable[..., nn.Module]
 class LayerNorm(nn.LayerNorm):
     """LayerNorm over the last axis (Ba et al. 2016, arXiv:1607.06450, eq. 4).
 
-    y = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias, with the biased variance (the mean of dim squares).
+    y = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias, with the biased variance (the mean of dim squares), computed
+    in float32 or better; the result is of the wider type of x and weight.
 
     Args:
         dim: The size of the last axis.
@@ -30,12 +31,16 @@ class LayerNorm(nn.LayerNorm):
     def __init__(self, dim: int, *, eps: float = 1e-6):
         super().__init__(dim, eps=eps)
 
+    def forward(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Normalises the last axis."""
+        return super().forward(x.to(torch.promote_types(x.dtype, self.weight.dtype)))
+
 
 class RmsNorm(nn.Module):
     """Division by the root of the mean square over the last axis (Zhang and Sennrich 2019, arXiv:1910.07467, eq. 4).
 
-    y = x / sqrt(mean(x^2) + eps) * weight. The mean is taken and the weight applied in float32 or better; Llama's code
-    rounds to the input's precision before the weight.
+    y = x / sqrt(mean(x^2) + eps) * weight. The mean is taken and the weight applied in float32 or better, and the
+    result is of the wider type of x and weight; Llama's code rounds to the input's precision before the weight.
 
     Args:
         dim: The size of the last axis.
@@ -51,11 +56,13 @@ class RmsNorm(nn.Module):
         """Normalises the last axis."""
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         wide = wide * torch.rsqrt(torch.mean(torch.square(wide), dim=-1, keepdim=True) + self.eps)
-        return (wide * self.weight).to(x.dtype)
+        return (wide * self.weight).to(torch.promote_types(x.dtype, self.weight.dtype))
 
 
 class LayerScale(nn.Module):
     """A learned factor for each channel (CaiT, Touvron et al. 2021, arXiv:2103.17239, eq. 4): y = gamma * x.
+
+    The result is of the wider type of x and gamma.
 
     Args:
         dim: The size of the last axis.

@@ -21,7 +21,7 @@ from .attention import Attention, AttentionCore, Bias, Mask, head_dim_of
 from .block import Part, Rate, Tokens, make_scale
 from .differential import DifferentialCore, lambda_init
 from .drop import Dropout, DropPath
-from .linear import Linear
+from .linear import Linear, add_bias
 from .mlp import Mlp
 from .norm import LayerNorm, Norm
 from .rope import Rotation
@@ -209,7 +209,7 @@ class ParallelScalingBlock(AttentionCore):
         key_attn, key_mlp, key_path = random.split(key, 3)
         y = self.in_proj(self.in_norm(x))
         hidden, y = y[..., : self.hidden], y[..., self.hidden :]
-        hidden = hidden if self.mlp_bias is None else hidden + self.mlp_bias
+        hidden = add_bias(hidden, self.mlp_bias)
         hidden = self.drop(ACTIVATIONS[self.act](hidden), key=key_mlp)
         qkv = y.reshape(*y.shape[:2], 3, self.num_heads, -1)
         q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]

@@ -50,7 +50,7 @@ class AttentionPool(CrossAttention):
             execution: How to run it.
         """
         latent = torch.broadcast_to(self.latent, (x.shape[0], 1, x.shape[-1]))
-        x = super().forward(latent, x, mask=mask, execution=execution)
+        x = super().forward(latent, x, mask=mask, execution=execution).to(latent.dtype)
         x = x + self.mlp(self.norm(x))
         return x[:, 0]
 

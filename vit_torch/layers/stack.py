@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -51,6 +52,7 @@ def run_blocks(
     Returns:
         The tokens after the last block, and after each block if they are collected.
     """
+    x = widened(x, blocks)
     keys = random.split(key, len(blocks))
     rates = [1 - rate if any(drop_path_rates) else None for rate in drop_path_rates]
     rotations = rotation if isinstance(rotation, list) else [rotation] * len(blocks)
@@ -61,6 +63,16 @@ def run_blocks(
         x = run(x, rotation=own, **shared, keep_rate=rate, key=block_key, execution=execution)
         outputs += [x] if collect else []
     return x, outputs
+
+
+def widened(x: Tokens, blocks: nn.ModuleList) -> Tokens:
+    """Tokens in the widest type of the first block's parameters, in which blocks add to them.
+
+    In mixed precision it is float32, as under PyTorch's autocast: a branch that LayerScale makes 1e-5 of the tokens
+    would vanish in a sum that has 8 bits.
+    """
+    types = [value.dtype for block in blocks[:1] for value in block.parameters()]
+    return x.to(functools.reduce(torch.promote_types, types, x.dtype))
 
 
 def _body(block: nn.Module, execution: Execution) -> Callable[..., Tokens]:

@@ -26,7 +26,7 @@ from ..layers.patch_embed import patch_grid
 from ..layers.pool import PreLogits
 from ..layers.pos_embed import add_positions, fixed_positions, learned_positions
 from ..layers.rel_pos import RelativePositionBias
-from ..layers.stack import run_blocks
+from ..layers.stack import run_blocks, widened
 from .base import Model
 from .vit_parts import make_block, make_patch_embed, make_pool, make_rope, norm_of
 
@@ -168,7 +168,7 @@ class VisionTransformer(Model):
         check_images(images, self.config.preprocessing)
         key_embed, key_blocks, key_rope = random.split(key, 3)
         grid_size = patch_grid(self.patch_embed, images)
-        x = self._embed(self.patch_embed(images), grid_size, mask)
+        x = self._embed(widened(self.patch_embed(images), self.blocks), grid_size, mask)
         x = self.pos_drop(x, key=key_embed)
         x = x if self.norm_pre is None else self.norm_pre(x)
         place = dict(dtype=x.dtype, device=x.device)
