@@ -118,6 +118,7 @@ def _fused(
     scale: float,
 ) -> Float[Array, "b n nh hd"]:
     """JAX's own entry; on a CPU, for which that isn't written, products by head and the division after them."""
+
     def general(q: Array, k: Array, v: Array, bias: Bias | None, mask: Mask | None) -> Array:
         return jax.nn.dot_product_attention(q, k, v, bias=bias, mask=mask, scale=scale)
 
