@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -11,25 +12,37 @@ from jaxtyping import Array, Float
 Activation = Callable[[Float[Array, "..."]], Float[Array, "..."]]
 
 
+def _wide(act: Activation) -> Activation:
+    """The same in float32 or better; for the backward pass x alone is kept, as it came, and the rest computed again."""
+
+    def rounded(x: Float[Array, "..."]) -> Float[Array, "..."]:
+        return act(x.astype(jnp.promote_types(x.dtype, jnp.float32))).astype(x.dtype)
+
+    return functools.wraps(act)(jax.checkpoint(rounded, prevent_cse=False))
+
+
+@_wide
 def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """GELU, x * Phi(x), by the error function (Hendrycks and Gimpel 2016, arXiv:1606.08415)."""
-    return jax.nn.gelu(_wide(x), approximate=False).astype(x.dtype)
+    return jax.nn.gelu(x, approximate=False)
 
 
+@_wide
 def gelu_tanh(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """The tanh approximation of GELU: up to 5e-4 away from it."""
-    return jax.nn.gelu(_wide(x), approximate=True).astype(x.dtype)
+    return jax.nn.gelu(x, approximate=True)
 
 
+@_wide
 def quick_gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """OpenAI CLIP's approximation of GELU, x * sigmoid(1.702 x): up to 2e-2 away from GELU."""
-    wide = _wide(x)
-    return (wide * jax.nn.sigmoid(1.702 * wide)).astype(x.dtype)
+    return x * jax.nn.sigmoid(1.702 * x)
 
 
+@_wide
 def silu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """SiLU, x * sigmoid(x)."""
-    return jax.nn.silu(_wide(x)).astype(x.dtype)
+    return jax.nn.silu(x)
 
 
 def relu(x: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -44,7 +57,3 @@ ACTIVATIONS: dict[str, Activation] = {
     "silu": silu,
     "relu": relu,
 }
-
-
-def _wide(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -7,6 +7,7 @@ ViTs, MAE and DINOv2, and 1e-12 in ViT and BEiT at Hugging Face. 1e-5 for 1e-6 m
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -45,11 +46,7 @@ class LayerNorm(nnx.Module):
 
     def __call__(self, x: Float[Array, "... d"]) -> Float[Array, "... d"]:
         """Normalises the last axis."""
-        scale, bias = self.scale[...], self.bias[...]
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
-        var = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
-        return (centred * jax.lax.rsqrt(var + self.eps) * scale + bias).astype(jnp.promote_types(x.dtype, scale.dtype))
+        return _layer_norm(x, self.scale[...], self.bias[...], self.eps)
 
 
 class RmsNorm(nnx.Module):
@@ -72,10 +69,7 @@ class RmsNorm(nnx.Module):
 
     def __call__(self, x: Float[Array, "... d"]) -> Float[Array, "... d"]:
         """Normalises the last axis."""
-        scale = self.scale[...]
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        wide = wide * jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + self.eps)
-        return (wide * scale).astype(jnp.promote_types(x.dtype, scale.dtype))
+        return _rms_norm(x, self.scale[...], self.eps)
 
 
 class LayerScale(nnx.Module):
@@ -94,3 +88,24 @@ class LayerScale(nnx.Module):
     def __call__(self, x: Float[Array, "... d"]) -> Float[Array, "... d"]:
         """Scales the last axis."""
         return x * self.gamma[...]
+
+
+# For the backward pass x alone is kept, and what is quick to compute is computed again.
+_recomputed = functools.partial(jax.checkpoint, prevent_cse=False)
+
+
+@functools.partial(_recomputed, static_argnums=3)
+def _layer_norm(
+    x: Float[Array, "... d"], scale: Float[Array, "d"], bias: Float[Array, "d"], eps: float
+) -> Float[Array, "... d"]:
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
+    var = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+    return (centred * jax.lax.rsqrt(var + eps) * scale + bias).astype(jnp.promote_types(x.dtype, scale.dtype))
+
+
+@functools.partial(_recomputed, static_argnums=2)
+def _rms_norm(x: Float[Array, "... d"], scale: Float[Array, "d"], eps: float) -> Float[Array, "... d"]:
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    wide = wide * jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + eps)
+    return (wide * scale).astype(jnp.promote_types(x.dtype, scale.dtype))
