@@ -17,7 +17,7 @@ from .functional import params_of
 from .losses import cross_entropy
 from .models import Model
 from .normalize import normalize
-from .sharding import batch_sharding, replicated
+from .sharding import put_batch, replicated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,12 +70,10 @@ def evaluate(
     dtype = next(iter(params_of(model).values())).dtype
     graphdef, state = nnx.split(model)
     images: Preprocessing = preprocessing or model.config.preprocessing
-    sharding = batch_sharding(mesh) if mesh is not None else None
     rows = []
     for batch in batches:
-        if sharding is not None:
-            batch = {name: jax.make_array_from_process_local_data(sharding, value) for name, value in batch.items()}
-        rows.append(_predict(graphdef, state, dict(batch), images, dtype, mesh))
+        batch = dict(batch) if mesh is None else put_batch(batch, mesh)
+        rows.append(_predict(graphdef, state, batch, images, dtype, mesh))
     if not rows:
         raise ValueError("batches: got none, expected at least one image")
     labels, predictions, losses, mask = (np.concatenate([np.asarray(row[i]) for row in rows]) for i in range(4))

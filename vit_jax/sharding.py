@@ -5,10 +5,12 @@ Layers name their parameters' axes (`logical_axes`); this file and `layers/const
 
 from __future__ import annotations
 
+import bisect
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
+import numpy as np
 from flax import nnx
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -63,6 +65,39 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
+def process_rows(mesh: Mesh, batch_size: int) -> list[int]:
+    """The rows of a global batch that this process's devices hold, in order.
+
+    Processes between which the mesh splits parameters alone hold the same rows.
+    """
+    places = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
+    return sorted({row for place in places if place for row in range(*place[0].indices(batch_size))})
+
+
+def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """A global batch over the mesh, of which each process gives the rows that `process_rows` says.
+
+    Args:
+        batch: The rows of this process, in order.
+        mesh: The mesh.
+    """
+    sharding, parts = batch_sharding(mesh), _batch_parts(mesh)
+    held = len(process_rows(mesh, parts))
+
+    def put(value: np.ndarray) -> jax.Array:
+        size = len(value) // held * parts
+        rows = process_rows(mesh, size)
+
+        def part(index: tuple[slice, ...] | None) -> np.ndarray:
+            first, last, _ = (index or (slice(None),))[0].indices(size)
+            start = bisect.bisect_left(rows, first)
+            return value[start : start + last - first]
+
+        return jax.make_array_from_callback((size, *value.shape[1:]), sharding, part)
+
+    return {name: put(value) for name, value in batch.items()}
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """The whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())
@@ -70,9 +105,13 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:
     """Raises ValueError unless the batch axes of the mesh divide the batch."""
-    parts = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    parts = _batch_parts(mesh)
     if batch_size % parts:
         raise ValueError(f"batch_size: got {batch_size}, expected a multiple of {parts}, the mesh's data times fsdp")
+
+
+def _batch_parts(mesh: Mesh) -> int:
+    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
 def _spec(shape: tuple[int, ...], axes: Sequence[str | None], mesh: Mesh) -> PartitionSpec:

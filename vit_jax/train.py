@@ -32,7 +32,7 @@ from .checkpoint import save
 from .evaluate import Evaluation
 from .functional import Params, bind
 from .run_checkpoints import RunDirectory
-from .sharding import batch_sharding, check_batch_size, make_mesh
+from .sharding import check_batch_size, make_mesh, process_rows, put_batch
 from .start import first_state
 from .train_step import Metrics, Trainer, TrainState, make_trainer, mixed
 
@@ -47,6 +47,7 @@ class Result:
     Attributes:
         directory: The directory of the run.
         model: Directory of the native checkpoint.
+        complete: Whether the recipe's last step was made; only then `model` is there.
         evaluation: What the last parameters make of the test split.
         steps: Steps that this call made: fewer than the recipe's if it resumed or stopped.
         seconds: The seconds that this call took.
@@ -54,6 +55,7 @@ class Result:
 
     directory: Path
     model: Path
+    complete: bool
     evaluation: Evaluation
     steps: int
     seconds: float
@@ -79,7 +81,8 @@ def train(
         recipe: The recipe of the run.
         directory: The directory of the run.
         resume: Whether to go on with a run that is there; if not, none may be there.
-        stop_at: Ends the call after this step, with a checkpoint to go on from; the schedule stays the recipe's.
+        stop_at: Ends the call after this step, with a checkpoint to go on from and without `model/`; the schedule stays
+            the recipe's.
         data_dir: Where TFDS sets are kept.
         devices: The devices to train on; all of them by default.
         on_step: Called after each step with its number, from 1, and its metrics, which may still be being computed.
@@ -94,10 +97,10 @@ def train(
     mesh = make_mesh(**asdict(recipe.mesh), devices=devices)
     check_batch_size(recipe.batch_size // recipe.accumulate, mesh)
     check(directory, recipe, resume=resume, framework="flax")
-    place = {"process_index": jax.process_index(), "process_count": jax.process_count()}
-    inputs = Inputs(recipe, data_dir, directory=directory, **place)
+    is_first, rows = jax.process_index() == 0, process_rows(mesh, recipe.batch_size)
+    inputs = Inputs(recipe, data_dir, directory=directory, rows=rows, is_first=is_first)
     kept = RunDirectory(directory, recipe, inputs.config, resume=resume, origin=inputs.start.origin)
-    if jax.process_index() == 0:
+    if is_first:
         record_frozen(directory, inputs.frozen)
     with kept as run, _numerics(recipe), jax.set_mesh(mesh):
         trainer = make_trainer(recipe, inputs.config, mesh, inputs.frozen)
@@ -108,10 +111,12 @@ def train(
             first = int(state.step)
             with _reporter(inputs.start, directory, first=first, console=console) as reporter:
                 state, evaluation = session.finish(state, first, reporter)
-        _save_models(trainer, state, directory, start=inputs.start)
+        if complete := last == recipe.steps:
+            _save_models(trainer, state, directory, start=inputs.start)
     return Result(
         directory=directory,
         model=directory / MODEL,
+        complete=complete,
         evaluation=evaluation,
         steps=max(0, last - first),
         seconds=time.perf_counter() - started,
@@ -147,7 +152,7 @@ class _Session:
         """Makes the steps that are left and evaluates the last parameters."""
         recipe, key, evaluation = self.recipe, self._keys()[1], None
         for step in range(first + 1, self.last + 1):
-            state, metrics = self.trainer.step(state, _put(next(self.batches), self.trainer.mesh), key)
+            state, metrics = self.trainer.step(state, put_batch(next(self.batches), self.trainer.mesh), key)
             reporter.step(step, metrics)
             if self.on_step is not None:
                 self.on_step(step, metrics)
@@ -194,12 +199,6 @@ def _reporter(start: Start, directory: Path, *, first: int, console: Console | N
         main=jax.process_index() == 0,
         wait=jax.block_until_ready,
     )
-
-
-def _put(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
-    """This process's rows as their part of the global batch."""
-    sharding = batch_sharding(mesh)
-    return {name: jax.make_array_from_process_local_data(sharding, value) for name, value in batch.items()}
 
 
 def _kinds(state: TrainState) -> list[Params]:

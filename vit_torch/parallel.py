@@ -16,6 +16,19 @@ def processes() -> tuple[int, int]:
     return torch.distributed.get_rank(), torch.distributed.get_world_size()
 
 
+def process_rows(batch_size: int) -> range:
+    """The rows of a global batch that this process holds.
+
+    Raises:
+        ValueError: The processes don't divide the batch.
+    """
+    rank, world = processes()
+    if batch_size % world:
+        raise ValueError(f"batch_size: got {batch_size}, expected a multiple of {world}, the number of processes")
+    rows = batch_size // world
+    return range(rank * rows, (rank + 1) * rows)
+
+
 def sum_over_processes(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """The sum of all processes' tensors of one shape, equal in each of them; the tensor itself where there is one.
 

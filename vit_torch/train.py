@@ -30,7 +30,7 @@ from parity.runs.start import Start
 from . import random
 from .checkpoint import save
 from .evaluate import Evaluation
-from .parallel import processes
+from .parallel import process_rows, processes
 from .run_checkpoints import RunDirectory
 from .start import first_state
 from .train_step import Metrics, Params, Trainer, TrainState, make_trainer, mixed
@@ -46,6 +46,7 @@ class Result:
     Attributes:
         directory: The directory of the run.
         model: Directory of the native checkpoint.
+        complete: Whether the recipe's last step was made; only then `model` is there.
         evaluation: What the last parameters make of the test split.
         steps: Steps that this call made: fewer than the recipe's if it resumed or stopped.
         seconds: The seconds that this call took.
@@ -53,6 +54,7 @@ class Result:
 
     directory: Path
     model: Path
+    complete: bool
     evaluation: Evaluation
     steps: int
     seconds: float
@@ -78,7 +80,8 @@ def train(
         recipe: The recipe of the run.
         directory: The directory of the run.
         resume: Whether to go on with a run that is there; if not, none may be there.
-        stop_at: Ends the call after this step, with a checkpoint to go on from; the schedule stays the recipe's.
+        stop_at: Ends the call after this step, with a checkpoint to go on from and without `model/`; the schedule stays
+            the recipe's.
         data_dir: Where TFDS sets are kept.
         device: The device to train on; the CPU by default.
         on_step: Called after each step with its number, from 1, and its metrics, which may still be being computed.
@@ -90,15 +93,13 @@ def train(
     """
     started = time.perf_counter()
     directory = Path(directory)
-    rank, world = processes()
-    if recipe.batch_size // recipe.accumulate % world:
-        expected = f"a multiple of {recipe.accumulate * world}, accumulate times the number of processes"
-        raise ValueError(f"batch_size: got {recipe.batch_size}, expected {expected}")
+    is_first = processes()[0] == 0
+    _check_batch_size(recipe)
     check(directory, recipe, resume=resume, framework="torch")
-    place = {"process_index": rank, "process_count": world}
-    inputs = Inputs(recipe, data_dir, directory=directory, **place)
+    rows = process_rows(recipe.batch_size)
+    inputs = Inputs(recipe, data_dir, directory=directory, rows=rows, is_first=is_first)
     kept = RunDirectory(directory, recipe, inputs.config, resume=resume, origin=inputs.start.origin)
-    if rank == 0:
+    if is_first:
         record_frozen(directory, inputs.frozen)
     with kept as run, _numerics(recipe):
         trainer = make_trainer(recipe, inputs.config, device, inputs.frozen)
@@ -109,10 +110,12 @@ def train(
             first = state.step
             with _reporter(inputs.start, directory, first=first, console=console) as reporter:
                 state, evaluation = session.finish(state, first, reporter)
-        _save_models(trainer, state, directory, start=inputs.start)
+        if complete := last == recipe.steps:
+            _save_models(trainer, state, directory, start=inputs.start)
     return Result(
         directory=directory,
         model=directory / MODEL,
+        complete=complete,
         evaluation=evaluation,
         steps=max(0, last - first),
         seconds=time.perf_counter() - started,
@@ -172,6 +175,15 @@ class _Session:
     def _keys(self) -> list[Any]:
         """The keys of the initial parameters, and of the steps."""
         return list(random.split(random.key(self.recipe.seed), 2))
+
+
+def _check_batch_size(recipe: Recipe) -> None:
+    """Each process holds whole pairs of images that are mixed, and as many rows of each part that is accumulated."""
+    world, mixes = processes()[1], recipe.data.augmentation.mixes
+    parts = recipe.accumulate * world * (2 if mixes else 1)
+    if recipe.batch_size % parts:
+        factors = "accumulate times the number of processes" + (", times 2 for pairs to mix" if mixes else "")
+        raise ValueError(f"batch_size: got {recipe.batch_size}, expected a multiple of {parts}: {factors}")
 
 
 @contextmanager

@@ -70,7 +70,7 @@ def train_recipe(
         directory: The directory of the run: metrics, checkpoints, and the native checkpoint at the end.
         data_dir: Where data sets are kept; `$VIT_PARITY_DATA` or a cache folder by default.
         framework: `flax`, or `torch`. A run of the other one goes on after `vit-parity convert --to ...-training`.
-        stop_at: End after this step, with a checkpoint to go on from.
+        stop_at: End after this step, with a checkpoint to go on from; the model is written after the last step.
         device: PyTorch's, such as `cuda:1`; `cuda` where there is one by default.
         devices: Simulate this many CPU devices in JAX; 0 takes the machine's own.
         distributed: One of several processes: `jax.distributed` is initialised from the cluster's environment,
@@ -94,7 +94,8 @@ def train_recipe(
 
         result = train(recipe, directory, device=device, **options)
     test = result.evaluation
-    text = f"{shown(test.metrics)} on {test.count} images; model in {result.model}"
+    left = f"stopped after step {stop_at} of {recipe.steps}: without --stop-at the same command goes on"
+    text = f"{shown(test.metrics)} on {test.count} images; {f'model in {result.model}' if result.complete else left}"
     if is_first:
         print_rich(escaped(text))
     return 0
@@ -134,8 +135,11 @@ def _start_torch(device: str | None, *, distributed: bool) -> tuple[bool, str]:
     if not distributed:
         return True, device
     is_cuda = device.startswith("cuda")
+    if is_cuda:
+        # Before anything is allocated, or each process would also hold memory of the first device.
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        torch.cuda.set_device(device)
     torch.distributed.init_process_group("nccl" if is_cuda else "gloo")
-    device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if is_cuda else device
     return torch.distributed.get_rank() == 0, device
 
 

@@ -7,7 +7,7 @@ on the device.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -37,8 +37,7 @@ def train_batches(
     augmentation: Augmentation,
     seed: int,
     num_epochs: int | None = None,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: Sequence[int] | None = None,
     num_threads: int = 2,
     num_workers: int = 0,
     start_step: int = 0,
@@ -46,7 +45,7 @@ def train_batches(
     """Shuffled, augmented batches.
 
     Epochs are shuffled one by one and then joined, so a batch may hold the end of one and the start of the next, and
-    no image is lost. Process p gets rows `[p * b, (p + 1) * b)` of each global batch, b = batch_size / process_count.
+    no image is lost.
 
     Args:
         source: The images.
@@ -56,8 +55,8 @@ def train_batches(
         augmentation: What is done to the images at random.
         seed: A number in [0, 2**32) that decides the order and the augmentation.
         num_epochs: Passes over the source, the batch that isn't full at their very end dropped. None never ends.
-        process_index: Which process this is.
-        process_count: Number of processes, each with its own iterator.
+        rows: The numbers of the rows of each global batch that are wanted, such as those of one process; None for all.
+            `vit_jax.sharding.process_rows` and `vit_torch.parallel.process_rows` say which a process holds.
         num_threads: Threads that prepare batches, in each worker; 0, the fastest for tiny images, is the caller's own.
         num_workers: Worker processes; they are spawned, so the script needs an `if __name__ == "__main__"`.
         start_step: Number of batches to leave out at the start; none of them is read.
@@ -68,19 +67,19 @@ def train_batches(
         workers and threads, and the batches that follow are the same, bit for bit. `close()` ends its workers.
 
     Raises:
-        ValueError: If batch_size doesn't go by process_count, or by pairs to mix, or a number is out of range.
+        ValueError: If there are more rows than images, or pairs to mix and an odd number of rows, or a number is out of
+            range.
     """
-    _check_batching(batch_size, process_index, process_count, pairs=augmentation.mixes)
+    rows = _checked_rows(batch_size, rows, pairs=augmentation.mixes)
     _check_run(seed, num_epochs, num_threads, num_workers)
     if len(source) < batch_size:
         raise ValueError(f"batch_size: got {batch_size}, expected {len(source)} or fewer, the images of {source.name}")
     dataset = require("grain").MapDataset
     transform = _TrainTransform(image_size, preprocessing, augmentation)
-    # The random transform comes before the split among processes: its randomness follows the global position.
+    # The random transform comes before the choice of rows: its randomness follows the global position.
     examples = dataset.source(source).seed(seed).shuffle().random_map(transform).repeat(num_epochs)
-    shard = _ProcessShard(examples, batch_size, process_index, process_count)
-    batches = dataset.source(shard).batch(batch_size // process_count, drop_remainder=True)
-    mix = Mix(augmentation, seed, image_size, batch_size, process_index, process_count)
+    batches = dataset.source(_Rows(examples, batch_size, rows)).batch(len(rows), drop_remainder=True)
+    mix = Mix(augmentation, seed, image_size, batch_size, rows)
     return require("parity.data.iterator").TrainIterator(
         batches.map_with_index(mix) if augmentation.mixes else batches,
         start_step=start_step,
@@ -96,32 +95,29 @@ def eval_batches(
     batch_size: int,
     image_size: tuple[int, int],
     preprocessing: Preprocessing,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: Sequence[int] | None = None,
 ) -> Iterator[Batch]:
     """Every image once, in order, in batches of one static shape.
 
-    Process p gets rows `[p * b, (p + 1) * b)` of each global batch, b = batch_size / process_count. Every process
-    yields the same number of batches, so that collectives match up; rows beyond the last image are zeros.
+    There are as many batches whichever rows are wanted, so that collectives match up; rows beyond the last image are
+    zeros.
 
     Args:
         source: The images.
         batch_size: The size of the global batch, over all processes.
         image_size: (height, width) in pixels.
         preprocessing: How to resize and crop.
-        process_index: Which process this is.
-        process_count: Number of processes, each with its own iterator.
+        rows: The numbers of the rows of each global batch that are wanted, as in `train_batches`; None for all.
 
     Returns:
         An iterator of `{"image": uint8 (b, h, w, c), "label": int32 (b,), "mask": bool (b,)}`; `mask` is False where a
         row holds no image.
 
     Raises:
-        ValueError: If batch_size doesn't divide by process_count, or a number is out of range.
+        ValueError: If a number is out of range.
     """
-    _check_batching(batch_size, process_index, process_count)
     grain = require("grain")
-    batches = _EvalBatches(source, batch_size, image_size, preprocessing, process_index, process_count)
+    batches = _EvalBatches(source, batch_size, image_size, preprocessing, _checked_rows(batch_size, rows))
     options = grain.ReadOptions(num_threads=_EVAL_THREADS, prefetch_buffer_size=2 * _EVAL_THREADS)
     return iter(grain.MapDataset.source(batches).to_iter_dataset(options))
 
@@ -144,24 +140,19 @@ class _TrainTransform:
 
 
 @dataclass(frozen=True)
-class _ProcessShard:
-    """The examples of one process: its rows of global batch 0, then of global batch 1, ...
-
-    Not `examples[process_index::process_count]`, which would hold the same batches with their rows interleaved.
-    """
+class _Rows:
+    """Some rows of global batch 0, then of global batch 1, ..."""
 
     examples: Any
     batch_size: int
-    process_index: int
-    process_count: int
+    rows: Sequence[int]
 
     def __len__(self) -> int:
-        return len(self.examples) // self.batch_size * (self.batch_size // self.process_count)
+        return len(self.examples) // self.batch_size * len(self.rows)
 
     def __getitem__(self, index: int) -> Batch:
-        rows = self.batch_size // self.process_count
-        step, row = divmod(index, rows)
-        return self.examples[step * self.batch_size + self.process_index * rows + row]
+        step, place = divmod(index, len(self.rows))
+        return self.examples[step * self.batch_size + self.rows[place]]
 
 
 @dataclass(frozen=True)
@@ -170,33 +161,34 @@ class _EvalBatches:
     batch_size: int
     image_size: tuple[int, int]
     preprocessing: Preprocessing
-    process_index: int
-    process_count: int
+    rows: Sequence[int]
 
     def __len__(self) -> int:
         return -(-len(self.source) // self.batch_size)
 
     def __getitem__(self, step: int) -> Batch:
-        rows = self.batch_size // self.process_count
-        start = step * self.batch_size + self.process_index * rows
-        image = np.zeros((rows, *self.image_size, self.source.in_chans), np.uint8)
-        label = np.zeros(rows, np.int32)
-        mask = start + np.arange(rows) < len(self.source)
+        numbers = step * self.batch_size + np.asarray(self.rows)
+        image = np.zeros((len(numbers), *self.image_size, self.source.in_chans), np.uint8)
+        label = np.zeros(len(numbers), np.int32)
+        mask = numbers < len(self.source)
         for row in np.flatnonzero(mask):
-            example = self.source[start + int(row)]
+            example = self.source[int(numbers[row])]
             image[row] = resize_and_crop(example["image"], self.image_size, self.preprocessing)
             label[row] = example["label"]
         return {"image": image, "label": label, "mask": mask}
 
 
-def _check_batching(batch_size: int, process_index: int, process_count: int, *, pairs: bool = False) -> None:
-    _check_range("process_count", process_count, 1)
-    _check_range("process_index", process_index, 0, process_count - 1)
+def _checked_rows(batch_size: int, rows: Sequence[int] | None, *, pairs: bool = False) -> Sequence[int]:
     _check_range("batch_size", batch_size, 1)
-    if batch_size % process_count:
-        raise ValueError(f"batch_size: got {batch_size}, expected a multiple of process_count, {process_count}")
-    if pairs and batch_size // process_count % 2:
-        raise ValueError(f"batch_size: got {batch_size}, expected pairs to mix in each of {process_count} processes")
+    if pairs and batch_size % 2:
+        raise ValueError(f"batch_size: got {batch_size}, expected an even number, for images are mixed in pairs")
+    if rows is None:
+        return range(batch_size)
+    if not len(rows):
+        raise ValueError("rows: got none, expected at least one row of each batch")
+    for bound in (min(rows), max(rows)):
+        _check_range("rows", bound, 0, batch_size - 1)
+    return rows if isinstance(rows, range) else tuple(int(row) for row in rows)
 
 
 def _check_run(seed: int, num_epochs: int | None, num_threads: int, num_workers: int) -> None:

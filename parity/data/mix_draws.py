@@ -7,6 +7,7 @@ The mixing itself is `vit_jax/mix.py` and `vit_torch/mix.py`, on the device. Par
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,23 +19,21 @@ _STREAM = 0x6D6978  # apart from what else is drawn from the seed
 
 @dataclass(frozen=True)
 class Mix:
-    """Adds to each batch of a process what its rows are mixed with.
+    """Adds to each batch what its rows are mixed with.
 
     Attributes:
         augmentation: Gives the distributions.
         seed: The seed of the run.
         image_size: (height, width) in pixels.
         batch_size: The size of the global batch.
-        process_index: Which process this is.
-        process_count: Number of processes.
+        rows: The rows of the global batch that are there; None for all.
     """
 
     augmentation: Augmentation
     seed: int
     image_size: tuple[int, int]
     batch_size: int
-    process_index: int = 0
-    process_count: int = 1
+    rows: Sequence[int] | None = None
 
     def __call__(self, step: int, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The batch with `lam`, float32 (b,), and `box`, int32 (b, 4): top, left, bottom, right; empty without cutmix.
@@ -44,9 +43,8 @@ class Mix:
         rng = np.random.default_rng((_STREAM, self.seed, step))
         pairs = [draw(rng, self.image_size, self.augmentation) for _ in range(self.batch_size // 2)]
         lam, box = (np.repeat(np.asarray(values), 2, axis=0) for values in zip(*pairs, strict=True))
-        rows = self.batch_size // self.process_count
-        own = slice(self.process_index * rows, (self.process_index + 1) * rows)
-        return batch | {"lam": lam[own].astype(np.float32), "box": box[own].astype(np.int32)}
+        rows = slice(None) if self.rows is None else np.asarray(self.rows)
+        return batch | {"lam": lam[rows].astype(np.float32), "box": box[rows].astype(np.int32)}
 
 
 def draw(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ class Inputs:
         recipe: The recipe of the run.
         data_dir: Where TFDS sets are kept.
         directory: The directory of the run, as `begin` takes it.
-        process_index: Which process this is.
-        process_count: Number of processes.
+        rows: The rows of each global batch that this process holds; None for all.
+        is_first: Whether this is the process that writes.
 
     Attributes:
         start: Where the run starts.
@@ -39,8 +39,8 @@ class Inputs:
         data_dir: str | Path | None = None,
         *,
         directory: Path | None = None,
-        process_index: int = 0,
-        process_count: int = 1,
+        rows: Sequence[int] | None = None,
+        is_first: bool = True,
     ):
         self._recipe = recipe
         data = recipe.data
@@ -49,12 +49,12 @@ class Inputs:
             for split in (data.train_split, data.test_split)
         ]
         _check_classes(*sources)
-        self.start = begin(recipe, sources[0], directory, is_first=process_index == 0)
+        self.start = begin(recipe, sources[0], directory, is_first=is_first)
         self.config = self.start.config
         self.frozen = open_frozen(recipe)
         check_frozen(self.frozen, self.config, sources[0])
         self._train, self._test = (source.with_channels(self.config.in_chans) for source in sources)
-        self._process = {"process_index": process_index, "process_count": process_count}
+        self._rows = rows
 
     def train_batches(self) -> Any:
         """The iterator of `parity.data.train_batches`, to be closed."""
@@ -68,7 +68,7 @@ class Inputs:
             seed=self._recipe.seed,
             num_threads=data.num_threads,
             num_workers=data.num_workers,
-            **self._process,
+            rows=self._rows,
         )
 
     def test_batches(self) -> Iterator[Batch]:
@@ -78,7 +78,7 @@ class Inputs:
             batch_size=self._recipe.batch_size,
             image_size=self.config.image_size,
             preprocessing=self.config.preprocessing,
-            **self._process,
+            rows=self._rows,
         )
 
 

@@ -12,6 +12,7 @@ import pytest
 from parity import checkpoints, configs
 from parity.cli import main
 from parity.cli.common import check_classes
+from parity.cli.train import _start_torch
 from parity.configs.image_folder import FolderOptions
 from parity.data import open_source
 
@@ -289,3 +290,30 @@ def test_a_head_of_another_number_of_classes(checkpoint, tmp_path):
         ValueError, match=r"^model: got a model without a head, expected one of the 1 classes of .*pets$"
     ):
         check_classes(headless, source, "model")
+
+
+def test_a_run_that_was_stopped_leaves_no_model(capsys, tmp_path):
+    """And says how to go on; the same command then ends with one."""
+    pytest.importorskip("vit_torch.train", reason="training needs torch", exc_type=ImportError)
+    sizes = ("--steps", 2, "--batch-size", 8, "--optimizer.warmup-steps", 0, "--data.num-threads", 0)
+    command = ("train", "digits", "--framework", "torch", "--directory", tmp_path / "run", *sizes)
+    code, out, _ = run(capsys, *command, "--stop-at", 1)
+    assert code == 0
+    assert "stopped after step 1 of 2" in " ".join(out.split())
+    assert "model in" not in " ".join(out.split())
+    assert [path.name for path in (tmp_path / "run").glob("model*")] == ["model.json"]
+    code, out, _ = run(capsys, *command)
+    assert code == 0
+    assert "model in" in " ".join(out.split())
+    assert (tmp_path / "run" / "model" / "model.safetensors").exists()
+
+
+def test_each_process_takes_the_device_of_its_local_rank(monkeypatch):
+    torch = pytest.importorskip("torch")
+    taken = []
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setattr(torch.distributed, "init_process_group", taken.append)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 3)
+    assert _start_torch("cuda", distributed=True) == (False, "cuda:3")
+    assert taken == ["cuda:3", "nccl"]

@@ -34,6 +34,11 @@ def _joined(parts):
     ]
 
 
+def _rows(batch_size, process_count):
+    """The rows of each process."""
+    return np.array_split(np.arange(batch_size), process_count)
+
+
 @pytest.fixture(scope="module")
 def expected(digits_train, train_options):
     """Two epochs of global batches: 59 of 48, and 42 of the 2,874 images are left over."""
@@ -54,15 +59,18 @@ def test_batch(expected):
 @pytest.mark.parametrize("process_count", [1, 2, 3])
 def test_same_for_any_number_of_processes_and_threads(process_count, digits_train, train_options, expected):
     parts = [
-        _take(
-            train_batches(
-                digits_train, **train_options, num_epochs=2, process_index=i, process_count=process_count, num_threads=2
-            )
-        )
-        for i in range(process_count)
+        _take(train_batches(digits_train, **train_options, num_epochs=2, rows=rows, num_threads=2))
+        for rows in _rows(48, process_count)
     ]
     assert {len(batch["label"]) for part in parts for batch in part} == {48 // process_count}
     _assert_equal(_joined(parts), expected)
+
+
+def test_any_rows_of_the_same_batches(digits_train, train_options, expected):
+    """Two processes may hold the same rows, and a process rows that aren't neighbours."""
+    rows = [0, 1, 7, 40]
+    found = _take(train_batches(digits_train, **train_options, num_epochs=2, rows=rows, num_threads=0))
+    _assert_equal(found, [{key: value[rows] for key, value in batch.items()} for batch in expected])
 
 
 def test_same_for_workers_and_resumed_with_workers(digits_train, train_options, expected):
@@ -181,9 +189,13 @@ def test_error_in_a_thread_or_worker_names_the_file(tmp_path, preprocessing):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"process_count": 5}, "batch_size: got 48, expected a multiple of process_count, 5"),
-        ({"process_count": 2, "process_index": 2}, "process_index: got 2, expected 0 to 1"),
-        ({"process_count": 0}, "process_count: got 0, expected 1 or more"),
+        ({"rows": []}, "rows: got none, expected at least one row of each batch"),
+        ({"rows": [0, 48]}, "rows: got 48, expected 0 to 47"),
+        ({"rows": range(-1, 4)}, "rows: got -1, expected 0 to 47"),
+        (
+            {"batch_size": 3, "augmentation": Augmentation(mixup=0.8)},
+            "batch_size: got 3, expected an even number, for images are mixed in pairs",
+        ),
         ({"batch_size": 0}, "batch_size: got 0, expected 1 or more"),
         ({"batch_size": 1438}, "batch_size: got 1438, expected 1437 or fewer, the images of digits"),
         ({"seed": -1}, "seed: got -1, expected 0 to 4294967295"),
@@ -204,10 +216,7 @@ def test_errors(options, message, digits_train, train_options):
 @pytest.mark.parametrize(("batch_size", "process_count"), [(64, 1), (64, 4), (360, 1), (1000, 2), (3, 3)])
 def test_eval_covers_each_image_once_in_order(batch_size, process_count, digits_test, preprocessing):
     options = {"batch_size": batch_size, "image_size": (10, 12), "preprocessing": preprocessing}
-    parts = [
-        _take(eval_batches(digits_test, **options, process_index=i, process_count=process_count))
-        for i in range(process_count)
-    ]
+    parts = [_take(eval_batches(digits_test, **options, rows=rows)) for rows in _rows(batch_size, process_count)]
     assert {len(part) for part in parts} == {-(-360 // batch_size)}
     batches = _joined(parts)
     for batch in batches:
@@ -224,7 +233,7 @@ def test_eval_covers_each_image_once_in_order(batch_size, process_count, digits_
 
 def test_eval_errors(digits_test, preprocessing):
     options = {"image_size": (8, 8), "preprocessing": preprocessing}
-    with pytest.raises(ValueError, match="batch_size: got 9, expected a multiple of process_count, 2"):
-        eval_batches(digits_test, batch_size=9, process_count=2, **options)
-    with pytest.raises(ValueError, match="process_index: got -1, expected 0 to 1"):
-        eval_batches(digits_test, batch_size=8, process_index=-1, process_count=2, **options)
+    with pytest.raises(ValueError, match="batch_size: got 0, expected 1 or more"):
+        eval_batches(digits_test, batch_size=0, **options)
+    with pytest.raises(ValueError, match="rows: got 8, expected 0 to 7"):
+        eval_batches(digits_test, batch_size=8, rows=[8], **options)

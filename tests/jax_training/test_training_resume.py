@@ -64,7 +64,7 @@ def test_resume_on_another_execution_and_a_finished_run(tiny, tmp_path, digits_d
     result = train(other, tmp_path, data_dir=digits_dir, devices=one_device, console=terminal)
     assert result.steps == 4
     assert f"step 8: test accuracy {result.evaluation.accuracy:.2%}" in terminal.file.getvalue()
-    monkeypatch.setattr(train_module, "_put", None)  # a finished run makes no step
+    monkeypatch.setattr(train_module, "put_batch", None)  # a finished run makes no step
     again = train(other, tmp_path, data_dir=digits_dir, devices=one_device)
     assert again.steps == 0
     assert again.evaluation.loss == result.evaluation.loss
