@@ -18,6 +18,8 @@ from torch import Tensor
 
 _ROTATIONS: Final = ((13, 15, 26, 6), (17, 29, 16, 24))
 _WORD: Final = 0xFFFFFFFF
+# Counters at a time on a CPU, so that what they become stays in its cache.
+_CHUNK: Final = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def split(key: Key | None, num: int) -> list[Key] | list[None]:
         return [None] * num
     if isinstance(key, Global):
         return [key for _ in range(num)]
-    words = torch.stack(_threefry(key.words, torch.arange(num, device=key.words.device)), dim=1)
+    words = torch.stack([word.long() & _WORD for word in _threefry(key.words, 0, num)], dim=1)
     return [Threefry(each, key.first_row) for each in words]
 
 
@@ -60,19 +62,22 @@ def fold_in(key: Key, number: int) -> Key:
     """Another key for each number, from 0 to 2**32 - 1."""
     if isinstance(key, Global):
         return key
-    counter = torch.tensor([number], device=key.words.device)
-    return Threefry(torch.cat(_threefry(key.words, counter)), key.first_row)
+    return Threefry(torch.cat([word.long() & _WORD for word in _threefry(key.words, number, 1)]), key.first_row)
 
 
 def uniform(key: Key, shape: tuple[int, ...], device: torch.device | None = None, *, start: int = 0) -> Tensor:
     """Values in [0, 1), float32 whatever the model's precision; `start` leaves out the first ones."""
     if isinstance(key, Global):
         return torch.rand(shape, dtype=torch.float32, device=device)
-    words = key.words.to(device) if device else key.words
-    first, second = _threefry(words, torch.arange(start, start + math.prod(shape), device=words.device))
+    count = math.prod(shape)
+    bits = torch.empty(count, dtype=torch.int32, device=device)
+    chunk = _CHUNK if bits.device.type == "cpu" else max(1, count)
+    for first in range(0, count, chunk):
+        part = bits[first : first + chunk]
+        torch.bitwise_xor(*_threefry(key.words, start + first, len(part), device), out=part)
     # 23 bits of mantissa in [1, 2), then down to [0, 1): JAX's way, which never gives 1.
-    mantissa = ((first ^ second) >> 9 | 0x3F800000).to(torch.int32)
-    return (mantissa.view(torch.float32) - 1).reshape(shape)
+    bits.bitwise_right_shift_(9).bitwise_and_(0x7FFFFF).bitwise_or_(0x3F800000)
+    return (bits.view(torch.float32) - 1).reshape(shape)
 
 
 def keep_mask(key: Key, keep_rate: float, shape: tuple[int, ...], device: torch.device | None = None) -> Tensor:
@@ -81,14 +86,24 @@ def keep_mask(key: Key, keep_rate: float, shape: tuple[int, ...], device: torch.
     return uniform(key, shape, device, start=start) < torch.tensor(keep_rate, dtype=torch.float32, device=device)
 
 
-def _threefry(key: Tensor, counter: Tensor) -> tuple[Tensor, Tensor]:
-    """Two 32-bit words, held in int64, for each counter."""
-    words = [key[0], key[1], key[0] ^ key[1] ^ 0x1BD11BDA]
-    first, second = (counter >> 32) + words[0] & _WORD, (counter & _WORD) + words[1] & _WORD
+def _threefry(key: Tensor, start: int, count: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+    """Two 32-bit words for each of `count` counters from `start`: int32 that wraps around, changed in place."""
+    one, two = (int(word) for word in key)
+    words = [one, two, one ^ two ^ 0x1BD11BDA]
+    counter = torch.arange(start, start + count, dtype=torch.int64, device=device)
+    first, second = (counter >> 32).int().add_(_signed(one)), counter.int().add_(_signed(two))
+    low = torch.empty_like(second)
     for group in range(5):
         for rotation in _ROTATIONS[group % 2]:
-            first = first + second & _WORD
-            second = (second << rotation & _WORD | second >> 32 - rotation) ^ first
-        first = first + words[(group + 1) % 3] & _WORD
-        second = second + words[(group + 2) % 3] + group + 1 & _WORD
+            first.add_(second)
+            # The shift to the right brings copies of the sign, which aren't part of a rotation.
+            torch.bitwise_right_shift(second, 32 - rotation, out=low).bitwise_and_((1 << rotation) - 1)
+            second.bitwise_left_shift_(rotation).bitwise_or_(low).bitwise_xor_(first)
+        first.add_(_signed(words[(group + 1) % 3]))
+        second.add_(_signed(words[(group + 2) % 3] + group + 1))
     return first, second
+
+
+def _signed(word: int) -> int:
+    """A word of 32 bits, or a sum of such, as int32 holds it."""
+    return ((word & _WORD) ^ 0x80000000) - 0x80000000

@@ -152,3 +152,33 @@ def test_rows_of_a_mask_are_those_of_the_whole(shape):
         part.numpy(), vit_torch.random.keep_mask(vit_torch.random.split(key, 2)[1], 0.5, shape).numpy()[5:7]
     )
     assert not whole.all()
+
+
+@pytest.mark.parametrize("start", [0, 2**18 - 3, 2**32 - 5, 2**33 + 1])
+def test_values_from_any_place_are_those_of_the_whole(start):
+    """Across the chunks of a CPU, and where the counter's upper word begins to count."""
+    key = vit_torch.random.key(7)
+    found = vit_torch.random.uniform(key, (11,), start=start)
+    one_by_one = [vit_torch.random.uniform(key, (1,), start=start + i) for i in range(11)]
+    assert torch.equal(found, torch.cat(one_by_one))
+    whole = jax.random.uniform(jax.random.key(7, impl="threefry2x32"), (2**18 + 8,), jnp.float32)
+    if start + 11 <= len(whole):
+        assert np.array_equal(found.numpy(), np.asarray(whole)[start : start + 11])
+
+
+def test_without_a_rate_no_key_is_split_and_no_mask_drawn(monkeypatch):
+    """A step without dropout pays for none, in either framework."""
+    config = configs.get("vit_test")
+    images = np.zeros((1, *config.image_size, 3), np.float32)
+    for rates, drawn in ((0.0, False), (0.1, True)):
+        model = vit_jax.create_model(config.with_rates(drop_path_rate=rates), rngs=nnx.Rngs(params=0))
+        graphdef, state = nnx.split(model)
+        traced = jax.make_jaxpr(lambda state, key, graphdef=graphdef: nnx.merge(graphdef, state)(images, key=key))
+        assert ("random_split" in str(traced(state, vit_jax.random.key(0)))) is drawn
+    calls = []
+    threefry = vit_torch.random._threefry
+    monkeypatch.setattr(vit_torch.random, "_threefry", lambda *given: calls.append(given) or threefry(*given))
+    for rates, drawn in ((0.0, False), (0.1, True)):
+        twin = vit_torch.create_model(config.with_rates(drop_path_rate=rates))
+        twin(torch.from_numpy(images).permute(0, 3, 1, 2), key=vit_torch.random.key(0))
+        assert bool(calls) is drawn

@@ -49,10 +49,14 @@ class Stochastic(nnx.Module):
     def source(self, key: random.Key | None) -> random.Key | None:
         """What to draw from: the given key; without one, None in evaluation mode and the stream in training mode.
 
+        What never draws has no source, so that no key is split and no mask drawn for it.
+
         Raises:
             ValueError: Training mode, and neither a key nor a stream.
         """
-        if key is not None or self.deterministic or not self.draws:
+        if not self.draws:
+            return None
+        if key is not None or self.deterministic:
             return key
         if self.rngs is None:
             ways = "pass key=vit_jax.random.key(seed), or call eval() to draw nothing"

@@ -37,8 +37,13 @@ class Stochastic(nn.Module):
         self.draws = draws
 
     def source(self, key: random.Key | None) -> random.Key | None:
-        """What to draw from: the given key; without one, None in evaluation mode and the generator in training mode."""
-        if key is not None or not self.training or not self.draws:
+        """What to draw from: the given key; without one, None in evaluation mode and the generator in training mode.
+
+        What never draws has no source, so that no key is split and no mask drawn for it.
+        """
+        if not self.draws:
+            return None
+        if key is not None or not self.training:
             return key
         return random.GLOBAL
 

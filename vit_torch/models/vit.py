@@ -28,7 +28,7 @@ from ..layers.pos_embed import add_positions, fixed_positions, learned_positions
 from ..layers.rel_pos import RelativePositionBias
 from ..layers.stack import run_blocks, widened
 from .base import Model
-from .vit_parts import make_block, make_patch_embed, make_pool, make_rope, norm_of
+from .vit_parts import draws, make_block, make_patch_embed, make_pool, make_rope, norm_of
 
 Tokens = Float[Tensor, "b n d"]
 Mask = Bool[Tensor, "b patches"]
@@ -166,7 +166,7 @@ class VisionTransformer(Model):
         collect: bool = False,
     ) -> tuple[Tokens, list[Tokens]]:
         check_images(images, self.config.preprocessing)
-        key_embed, key_blocks, key_rope = random.split(key, 3)
+        key_embed, key_blocks, key_rope = random.split(key if draws(self.config) else None, 3)
         grid_size = patch_grid(self.patch_embed, images)
         x = self._embed(widened(self.patch_embed(images), self.blocks), grid_size, mask)
         x = self.pos_drop(x, key=key_embed)
