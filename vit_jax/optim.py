@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from parity.checkpoints.shapes import is_statistic
-from parity.recipes import MOMENTS, Optimizer, decays, learning_rate_scale
+from parity.recipes import AVERAGE_POWER, MOMENTS, Optimizer, Recipe, decays, learning_rate_scale
 
 from .functional import Params
 from .state_dict import canonical_shapes
@@ -56,6 +56,14 @@ def learning_rate(count: jax.typing.ArrayLike, optimizer: Optimizer, *, steps: i
     left = jnp.clip((steps - step) / max(1, steps - warmup), 0, 1)
     cosine = low + (peak - low) * jnp.sin(jnp.pi / 2 * left) ** 2
     return jnp.where(step < warmup, peak * step / max(1, warmup), cosine)
+
+
+def average_share(count: jax.typing.ArrayLike, recipe: Recipe) -> jax.Array:
+    """`parity.recipes.average_share`, traceable."""
+    least = jnp.asarray(1 - (recipe.ema_decay or 0), float)
+    return (
+        jnp.maximum(least, (1 + jnp.asarray(count, float)) ** AVERAGE_POWER) if recipe.ema_warmup == "timm" else least
+    )
 
 
 def moments_of(opt_state: Any) -> dict[str, Params]:

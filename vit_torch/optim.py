@@ -53,6 +53,11 @@ def learning_rate(count: int, optimizer: Optimizer, *, steps: int) -> float:
     return recipes.learning_rate(count, optimizer, steps)
 
 
+def average_share(count: int, recipe: Recipe) -> float:
+    """`parity.recipes.average_share`."""
+    return recipes.average_share(count, recipe)
+
+
 def moments_of(opt_state: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
     """What the optimiser remembers, by optax's name (`mu` and `nu` of AdamW, `trace` of SGD) and canonical name.
 

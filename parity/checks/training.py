@@ -31,7 +31,7 @@ from ..checkpoints import Checkpoint
 from ..checkpoints.shapes import is_statistic
 from ..compare import layer_scales
 from ..configs import Config
-from ..data import Augmentation, open_source, train_batches
+from ..data import Augmentation, Source, open_source, train_batches
 from ..recipes import Data, Optimizer, Recipe
 from ..recipes.objectives import OBJECTIVES
 from ..runs.frozen import check_frozen, open_frozen
@@ -98,8 +98,7 @@ def check_training(
         CheckpointError: Not a readable checkpoint.
     """
     check_dtypes(dtypes)
-    data = (recipe or RECIPE).data
-    source = open_source(data.name, data.train_split, folder=data.folder)
+    source = _source(recipe or RECIPE)
     target = open_target(
         model,
         depth=depth,
@@ -110,6 +109,7 @@ def check_training(
         work="training",
     )
     recipe = recipe or recipe_of(target.config)
+    _check_generator(recipe)
     target = dataclasses.replace(target, config=target.config.with_rates(**recipe.drop_rates()))
     optimizer = dataclasses.replace(recipe.optimizer, warmup_steps=min(recipe.optimizer.warmup_steps, steps))
     recipe = dataclasses.replace(recipe, steps=steps, batch_size=batch_size, seed=seed, optimizer=optimizer)
@@ -121,6 +121,16 @@ def check_training(
         with closing(_batches(source, run, target.config)) as batches:
             precisions.append(_train(run, target.config, target.tensors, frozen, batches, plant, on_step))
     return CheckReport.of("training", target, seed, precisions, target.faults, steps=steps)
+
+
+def _source(recipe: Recipe) -> Source:
+    return open_source(recipe.data.name, recipe.data.train_split, folder=recipe.data.folder)
+
+
+def _check_generator(recipe: Recipe) -> None:
+    if recipe.generator != "threefry":
+        expected = "'threefry': PyTorch's own generator draws other masks than JAX"
+        raise ValueError(f"generator: got {recipe.generator!r}, expected {expected}")
 
 
 def recipe_of(config: Config) -> Recipe:

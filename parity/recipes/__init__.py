@@ -11,12 +11,13 @@ from ..configs.registry import replace
 from . import digits, digits_distilled, imagenet_seed
 from .objectives import OBJECTIVES, Classification, Distillation, Objective
 from .recipe import Data, MeshShape, Optimizer, Recipe, differences, from_dict, starting_from, to_dict
-from .rules import MOMENTS, decays, is_cast, learning_rate, learning_rate_scale
+from .rules import AVERAGE_POWER, MOMENTS, average_share, decays, is_cast, learning_rate, learning_rate_scale
 
 _MODULES = {"digits": digits, "digits_distilled": digits_distilled, "imagenet_seed": imagenet_seed}
 RECIPES: dict[str, Recipe] = {name: module.RECIPE for name, module in _MODULES.items()}
 
 __all__ = [
+    "AVERAGE_POWER",
     "MOMENTS",
     "OBJECTIVES",
     "RECIPES",
@@ -27,6 +28,7 @@ __all__ = [
     "Objective",
     "Optimizer",
     "Recipe",
+    "average_share",
     "decays",
     "describe",
     "differences",

@@ -19,6 +19,8 @@ from .objectives import Classification, Objective, objective_from_dict
 
 Precision = Literal["float32", "bfloat16", "float64"]
 OptimizerName = Literal["adamw", "sgd"]
+Warmup = Literal["none", "timm"]
+Generator = Literal["threefry", "native"]
 
 # What a resumed run may change: the parameters don't depend on it, except for rounding.
 CARRIED_OUT_BY = (
@@ -141,6 +143,10 @@ class Recipe:
         objective: What the run learns by.
         label_smoothing: Share of each target that is spread over all classes.
         ema_decay: Decay of the averaged parameters after each step, such as 0.9999; None keeps no average.
+        ema_warmup: Whether the average begins with larger shares of the new parameters: `timm`, as its `ModelEmaV3`
+            with `use_warmup`, or `none`.
+        generator: What draws the masks of dropout and drop path: `threefry`, the same masks in both frameworks, or
+            `native`, PyTorch's own generator, seeded by the run's seed and the step; JAX's own is threefry.
         accumulate: Parts that a batch is computed in, one after another, with the mean of their gradients.
         drop_rate: Dropout.
         attn_drop_rate: Dropout of the attention weights.
@@ -166,6 +172,8 @@ class Recipe:
     objective: Objective = field(default_factory=Classification)
     label_smoothing: float = 0.0
     ema_decay: float | None = None
+    ema_warmup: Warmup = "none"
+    generator: Generator = "threefry"
     accumulate: int = 1
     drop_rate: float = 0.0
     attn_drop_rate: float = 0.0
@@ -213,6 +221,9 @@ class Recipe:
         _expect(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "a value in [0, 1)")
         ema = self.ema_decay
         _expect(ema is None or 0 <= ema < 1, "ema_decay", ema, "None or a value in [0, 1)")
+        warmups, generators = ("none", "timm"), ("threefry", "native")
+        _expect(self.ema_warmup in warmups, "ema_warmup", repr(self.ema_warmup), "'none' or 'timm'")
+        _expect(self.generator in generators, "generator", repr(self.generator), "'threefry' or 'native'")
         parts = self.accumulate * (2 if self.data.augmentation.mixes else 1)
         _expect(
             self.batch_size % parts == 0, "batch_size", self.batch_size, f"a multiple of {parts}: accumulate, pairs"

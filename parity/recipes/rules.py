@@ -6,8 +6,10 @@ import math
 from collections.abc import Sequence
 
 from ..configs import Config
-from .recipe import Optimizer
+from .recipe import Optimizer, Recipe
 
+# How the share of new parameters in their average falls in timm's warm-up.
+AVERAGE_POWER = -2 / 3
 # Layers whose results are logits, by their first name.
 HEADS = ("head", "head_dist")
 # What each optimiser remembers of a tensor, in optax's words.
@@ -66,3 +68,17 @@ def learning_rate(step: int, optimizer: Optimizer, steps: int) -> float:
     height = optimizer.learning_rate - optimizer.min_learning_rate
     # (1 + cos(pi (1 - left))) / 2, which at the end would have few digits left in float32.
     return optimizer.min_learning_rate + height * math.sin(math.pi / 2 * left) ** 2
+
+
+def average_share(step: int, recipe: Recipe) -> float:
+    """The share of the new parameters in their average, after a step: average + share * (new - average).
+
+    It is 1 - `ema_decay`, as in big_vision's JetFormer; with timm's warm-up it is at first larger,
+    (1 + step)^(-2/3), so that the first step copies (`ModelEmaV3` with `use_warmup`, gamma 1 and power 2/3).
+
+    Args:
+        step: The step, from 0.
+        recipe: A recipe with an `ema_decay`.
+    """
+    least = 1 - (recipe.ema_decay or 0)
+    return max(least, (1 + step) ** AVERAGE_POWER) if recipe.ema_warmup == "timm" else least
