@@ -20,12 +20,18 @@ AnyModule = TypeVar("AnyModule", bound=nnx.Module)
 
 def params_of(model: nnx.Module) -> Params:
     """The arrays that are differentiated, by canonical name."""
-    return {name: variable[...] for name, variable, _, _ in named_leaves(model) if isinstance(variable, nnx.Param)}
+    return {
+        name: variable.get_value() for name, variable, _, _ in named_leaves(model) if isinstance(variable, nnx.Param)
+    }
 
 
 def statistics_of(model: nnx.Module) -> Params:
     """The running statistics of BatchNorm, by canonical name; empty for a model without."""
-    return {name: variable[...] for name, variable, _, _ in named_leaves(model) if isinstance(variable, nnx.BatchStat)}
+    return {
+        name: variable.get_value()
+        for name, variable, _, _ in named_leaves(model)
+        if isinstance(variable, nnx.BatchStat)
+    }
 
 
 def bind(

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
-
-import jax
-import numpy as np
-from flax import nnx
 
 from parity.runs.start import Start
 
-from .functional import params_of, statistics_of
 from .run_checkpoints import read_state
-from .state_dict import load_state_dict
 from .train_step import Trainer, TrainState
 
 
@@ -34,13 +27,4 @@ def first_state(trainer: Trainer, start: Start) -> tuple[TrainState, dict[str, A
         return read_state(start.goes_on_from, trainer, start.recipe)
     if start.tensors is None:
         return None
-    state = trainer.abstract_state()
-    leaves = state.params | state.statistics
-
-    def place(name: str, shape: tuple[int, ...], read: Callable[..., np.ndarray]) -> jax.Array:
-        leaf = leaves[name]
-        return jax.make_array_from_callback(shape, leaf.sharding, lambda index: read(index or ()).astype(leaf.dtype))
-
-    model = nnx.clone(trainer.model)
-    load_state_dict(model, start.tensors, source=start.recipe.init_from, place=place)
-    return trainer.start(params_of(model), statistics_of(model)), None
+    return trainer.load(start.tensors, source=start.recipe.init_from), None

@@ -140,7 +140,7 @@ class _Session:
         restored = self.run.restore(self.trainer.abstract_state())
         taken = restored or first_state(self.trainer, self.inputs.start)
         if taken is None:
-            return self.trainer.init(self._keys()[0])
+            return self.trainer.init(self.recipe.seed)
         state, position = taken
         if position is not None:
             self.batches.set_state(position)
@@ -150,7 +150,7 @@ class _Session:
 
     def finish(self, state: TrainState, first: int, reporter: Reporter) -> tuple[TrainState, Evaluation]:
         """Makes the steps that are left and evaluates the last parameters."""
-        recipe, key, evaluation = self.recipe, self._keys()[1], None
+        recipe, key, evaluation = self.recipe, self._key(), None
         for step in range(first + 1, self.last + 1):
             state, metrics = self.trainer.step(state, put_batch(next(self.batches), self.trainer.mesh), key)
             reporter.step(step, metrics)
@@ -172,9 +172,9 @@ class _Session:
                 reporter.evaluation(step, evaluation.metrics, ema=bool(ema))
         return evaluations[0]
 
-    def _keys(self) -> list[Any]:
-        """The keys of the initial parameters, and of the steps."""
-        return list(random.split(random.key(self.recipe.seed), 2))
+    def _key(self) -> Any:
+        """The key of the steps."""
+        return random.split(random.key(self.recipe.seed), 2)[1]
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh
@@ -15,6 +16,7 @@ from jax.sharding import Mesh
 from parity.checkpoints import Checkpoint
 from parity.configs import Config
 from parity.recipes import Recipe, is_cast
+from parity.recipes.initial import InitialTensors
 
 from . import random
 from .checkpoint import load
@@ -23,6 +25,7 @@ from .objectives import Objective, make_objective
 from .objectives.objective import Loss
 from .optim import average_share, learning_rate, make_optimizer
 from .sharding import batch_sharding, parameter_shardings, replicated
+from .state_dict import canonical_shapes, load_state_dict
 
 Metrics = dict[str, jax.Array]
 Differentiate = Callable[..., tuple[tuple[Loss, Params], Params]]
@@ -59,7 +62,6 @@ class Trainer:
         model: What is trained, without memory: the structure that parameters are bound to.
         mesh: The mesh over which state and batches are split.
         shardings: How each leaf of the state is split.
-        init: Makes the first state from a key, where it belongs.
         start: Makes the first state from the first parameters and statistics, which are where they belong.
         frozen: Parameters and statistics of each frozen model, by its name.
         jitted: The step as a function of `frozen`, state, batch and key.
@@ -70,11 +72,41 @@ class Trainer:
     model: Any
     mesh: Mesh
     shardings: TrainState
-    init: Callable[[random.Key], TrainState]
     start: Callable[[Params, Params], TrainState]
     frozen: Mapping[str, Params]
     jitted: Any
     differentiated: Any
+
+    def init(self, seed: int) -> TrainState:
+        """The first state of values of a seed: the same in both frameworks and on any mesh.
+
+        Args:
+            seed: The seed of the run.
+        """
+        config, initialization = self.objective.config, self.objective.recipe.initialization
+        return self.load(InitialTensors(canonical_shapes(self.model), config, initialization, seed))
+
+    def load(self, tensors: Mapping[str, np.ndarray], *, source: str = "the tensors") -> TrainState:
+        """The first state of given values, of which each device's part alone is read.
+
+        Args:
+            tensors: The parameters and statistics by canonical name, in the canonical layout.
+            source: What to call the tensors in an error.
+
+        Raises:
+            CheckpointError: Tensors that don't fit, all in one report.
+        """
+        leaves = self.abstract_state()
+
+        def place(name: str, shape: tuple[int, ...], read: Callable[..., np.ndarray]) -> jax.Array:
+            leaf = (leaves.params | leaves.statistics)[name]
+            return jax.make_array_from_callback(
+                shape, leaf.sharding, lambda index: read(index or ()).astype(leaf.dtype)
+            )
+
+        model = nnx.clone(self.model)
+        load_state_dict(model, tensors, source=source, place=place)
+        return self.start(params_of(model), statistics_of(model))
 
     def step(self, state: TrainState, batch: Mapping[str, jax.Array], key: random.Key) -> tuple[TrainState, Metrics]:
         """The next state and the metrics of a step; the state that is given is donated.
@@ -103,7 +135,7 @@ class Trainer:
 
     def abstract_state(self) -> TrainState:
         """Shapes, types and shardings of the state, without memory."""
-        shapes = jax.eval_shape(self.init, _abstract_key())
+        shapes = jax.eval_shape(self.start, *_abstract(self.model, self.objective.recipe))
         return jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
             shapes,
@@ -120,16 +152,10 @@ def make_trainer(recipe: Recipe, config: Config, mesh: Mesh, frozen: Mapping[str
         mesh: What `make_mesh` returned; its devices may be those of a topology that isn't there, to compile for.
         frozen: The checkpoints of the models that help and never change, by name; None where no step will be made.
     """
-    # The type of everything that is kept, whatever the precision of the computation.
-    dtype = jnp.float64 if recipe.precision == "float64" else jnp.float32
-    helpers = {name: load(opened, mesh=mesh, dtype=dtype) for name, opened in (frozen or {}).items()}
+    helpers = {name: load(opened, mesh=mesh, dtype=_stored(recipe)) for name, opened in (frozen or {}).items()}
     objective = make_objective(recipe, config, helpers)
     model = nnx.eval_shape(lambda: objective.create(rngs=nnx.Rngs(params=0)))
     optimizer = make_optimizer(recipe.optimizer, model, steps=recipe.steps)
-
-    def init(key: random.Key) -> TrainState:
-        new = objective.create(rngs=nnx.Rngs(key))
-        return start(*jax.tree.map(lambda value: value.astype(dtype), (params_of(new), statistics_of(new))))
 
     def start(params: Params, statistics: Params) -> TrainState:
         # A copy, for one buffer can't be donated twice.
@@ -143,7 +169,8 @@ def make_trainer(recipe: Recipe, config: Config, mesh: Mesh, frozen: Mapping[str
             carried=jax.tree.map(jnp.copy, objective.carried(params)),
         )
 
-    shardings = _state_shardings(jax.eval_shape(init, _abstract_key()), parameter_shardings(model, mesh), mesh)
+    first = jax.eval_shape(start, *_abstract(model, recipe))
+    shardings = _state_shardings(first, parameter_shardings(model, mesh), mesh)
     arrays = {name: params_of(model) | statistics_of(model) for name, model in objective.frozen.items()}
     given = (
         {name: parameter_shardings(model, mesh) for name, model in objective.frozen.items()},
@@ -156,15 +183,12 @@ def make_trainer(recipe: Recipe, config: Config, mesh: Mesh, frozen: Mapping[str
     jitted = jax.jit(train_step, in_shardings=given, out_shardings=(shardings, whole), donate_argnums=1)
     outputs = ((whole, shardings.statistics), shardings.params)
     differentiated = jax.jit(differentiate, in_shardings=given, out_shardings=outputs)
-    # Drawing the initial values isn't worth optimising: on a CPU that takes five times as long to compile.
-    init_options = {"xla_backend_optimization_level": 0}
     return Trainer(
         objective=objective,
         model=model,
         mesh=mesh,
         shardings=shardings,
-        init=jax.jit(init, out_shardings=shardings, compiler_options=init_options),
-        start=jax.jit(start, out_shardings=shardings, compiler_options=init_options),
+        start=jax.jit(start, out_shardings=shardings),
         frozen=arrays,
         jitted=jitted,
         differentiated=differentiated,
@@ -283,9 +307,15 @@ def _averaged(ema: Params, values: Params, share: jax.Array) -> Params:
     return {name: ema[name] + share.astype(ema[name].dtype) * (values[name] - ema[name]) for name in ema}
 
 
-def _abstract_key() -> random.Key:
-    """A key without a device, for the mesh's may not be there."""
-    return jax.eval_shape(lambda: random.key(0))
+def _stored(recipe: Recipe) -> Any:
+    """The type of everything that is kept, whatever the precision of the computation."""
+    return jnp.float64 if recipe.precision == "float64" else jnp.float32
+
+
+def _abstract(model: Any, recipe: Recipe) -> tuple[Params, Params]:
+    """Parameters and statistics without memory, in the type in which they are kept."""
+    tensors = params_of(model), statistics_of(model)
+    return jax.tree.map(lambda value: jax.ShapeDtypeStruct(value.shape, _stored(recipe)), tensors)
 
 
 def _state_shardings(state: TrainState, tensors: Mapping[str, jax.sharding.NamedSharding], mesh: Mesh) -> TrainState:

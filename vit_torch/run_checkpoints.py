@@ -24,7 +24,6 @@ from parity.runs.directory import KEPT, check, claim
 from parity.runs.origin import Origin
 from parity.runs.read_training import read_training
 
-from . import random
 from .optim import learning_rate, set_learning_rate, with_moments
 from .parallel import processes
 from .state_dict import from_numpy
@@ -124,7 +123,7 @@ def write_training(state: TrainingState, directory: Path) -> None:
         directory: The directory of the new run.
     """
     config = state.config()
-    written = make_trainer(state.recipe, config).init(random.key(0))
+    written = make_trainer(state.recipe, config).init(0)
     _fill(written, state)
     with RunDirectory(directory, state.recipe, config, resume=False, origin=state.origin) as run:
         run.save(state.step, written, dict(state.data))
@@ -142,7 +141,7 @@ def read_state(path: Path, trainer: Trainer, recipe: Recipe) -> tuple[TrainState
         CheckpointError: The same as from `parity.bridge.read_training`.
     """
     saved = read_training(path)
-    state = trainer.init(random.key(0))
+    state = trainer.init(0)
     _fill(state, dataclasses.replace(saved, recipe=recipe))
     return state, dict(saved.data)
 

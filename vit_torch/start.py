@@ -6,9 +6,7 @@ from typing import Any
 
 from parity.runs.start import Start
 
-from .models import create_model
 from .run_checkpoints import read_state
-from .state_dict import load_state_dict
 from .train_step import Trainer, TrainState
 
 
@@ -28,6 +26,4 @@ def first_state(trainer: Trainer, start: Start) -> tuple[TrainState, dict[str, A
         return read_state(start.goes_on_from, trainer, start.recipe)
     if start.tensors is None:
         return None
-    model = create_model(start.config, device="meta")
-    load_state_dict(model, start.tensors, source=start.recipe.init_from)
-    return trainer.start(dict(model.named_parameters()), dict(model.named_buffers())), None
+    return trainer.load(start.tensors, source=start.recipe.init_from), None

@@ -136,7 +136,7 @@ class _Session:
 
     def start(self) -> TrainState:
         """The state of the latest checkpoint, with the data where it was, or the first state."""
-        state = self.trainer.init(self._keys()[0])
+        state = self.trainer.init(self.recipe.seed)
         restored = self.run.restore(state)
         taken = restored or first_state(self.trainer, self.inputs.start)
         if taken is None:
@@ -150,7 +150,7 @@ class _Session:
 
     def finish(self, state: TrainState, first: int, reporter: Reporter) -> tuple[TrainState, Evaluation]:
         """Makes the steps that are left and evaluates the last parameters."""
-        recipe, key, evaluation = self.recipe, self._keys()[1], None
+        recipe, key, evaluation = self.recipe, self._key(), None
         for step in range(first + 1, self.last + 1):
             state, metrics = self.trainer.step(state, _put(next(self.batches), self.trainer.model), key)
             reporter.step(step, metrics)
@@ -172,9 +172,9 @@ class _Session:
                 reporter.evaluation(step, evaluation.metrics, ema=bool(ema))
         return evaluations[0]
 
-    def _keys(self) -> list[Any]:
-        """The keys of the initial parameters, and of the steps."""
-        return list(random.split(random.key(self.recipe.seed), 2))
+    def _key(self) -> Any:
+        """The key of the steps."""
+        return random.split(random.key(self.recipe.seed), 2)[1]
 
 
 def _check_batch_size(recipe: Recipe) -> None:

@@ -11,6 +11,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -19,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from parity.checkpoints import Checkpoint
 from parity.configs import Config
 from parity.recipes import Recipe, is_cast
+from parity.recipes.initial import InitialTensors
 
 from . import random
 from .checkpoint import load
@@ -26,6 +28,7 @@ from .objectives import Objective, make_objective
 from .objectives.objective import Loss
 from .optim import average_share, learning_rate, make_optimizer, set_learning_rate
 from .parallel import processes
+from .state_dict import canonical_shapes, load_state_dict
 
 Params = Mapping[str, Tensor]
 Metrics = dict[str, Tensor]
@@ -61,7 +64,6 @@ class Trainer:
     Attributes:
         objective: What is learned.
         model: What is trained, whose parameters and statistics the state holds.
-        init: Makes the first state from a key.
         start: Makes the first state from the first parameters and statistics, which it takes.
         run: What `step` calls.
         differentiate: What it calls for the loss; it leaves gradients in the parameters.
@@ -69,10 +71,32 @@ class Trainer:
 
     objective: Objective
     model: Any
-    init: Callable[[random.Key], TrainState]
     start: Callable[[Params, Params], TrainState]
     run: TrainStep
     differentiate: Differentiate
+
+    def init(self, seed: int) -> TrainState:
+        """The first state of values of a seed: the same in both frameworks and in any number of processes.
+
+        Args:
+            seed: The seed of the run.
+        """
+        config, initialization = self.objective.config, self.objective.recipe.initialization
+        return self.load(InitialTensors(canonical_shapes(self.model), config, initialization, seed))
+
+    def load(self, tensors: Mapping[str, np.ndarray], *, source: str = "the tensors") -> TrainState:
+        """The first state of given values.
+
+        Args:
+            tensors: The parameters and statistics by canonical name, in the canonical layout.
+            source: What to call the tensors in an error.
+
+        Raises:
+            CheckpointError: Tensors that don't fit, all in one report.
+        """
+        model: Any = self.objective.create(device="meta")
+        load_state_dict(model, tensors, source=source)
+        return self.start(dict(model.named_parameters()), dict(model.named_buffers()))
 
     def step(self, state: TrainState, batch: Mapping[str, Tensor], key: random.Key) -> tuple[TrainState, Metrics]:
         """The next state, which is the one that is given, changed, and the metrics of a step.
@@ -123,13 +147,6 @@ def make_trainer(
     objective = make_objective(recipe, config, helpers)
     model = objective.create(device="meta")
 
-    def init(key: random.Key) -> TrainState:
-        with torch.random.fork_rng(devices=[]):
-            if isinstance(key, random.Threefry):
-                torch.manual_seed(int(key.words[1]))
-            new = objective.create()
-        return start(dict(new.named_parameters()), dict(new.named_buffers()))
-
     def start(params: Params, statistics: Params) -> TrainState:
         for name, value in {**params, **statistics}.items():
             owner, _, attribute = name.rpartition(".")
@@ -149,7 +166,7 @@ def make_trainer(
 
     differentiate = make_gradients(model, objective)
     run = make_train_step(objective, differentiate)
-    return Trainer(objective=objective, model=model, init=init, start=start, run=run, differentiate=differentiate)
+    return Trainer(objective=objective, model=model, start=start, run=run, differentiate=differentiate)
 
 
 def make_gradients(model: Any, objective: Objective) -> Differentiate:

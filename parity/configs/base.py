@@ -10,9 +10,12 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from .preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,27 @@ class ModelConfig(ABC):
         Args:
             name: Canonical, such as `blocks.0.attn.qkv.weight`.
         """
+
+    def constant(self, name: str) -> float:
+        """The start value of a tensor that isn't drawn: 1 of a norm's factor, LayerScale's own, and else 0.
+
+        Args:
+            name: Canonical, such as `blocks.0.norm1.weight`.
+        """
+        last = name.rpartition(".")[2]
+        if last == "gamma":
+            return float(getattr(self, "layer_scale_init", None) or 0)
+        return 1.0 if last in ("weight", "running_var") else 0.0
+
+    def initial(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray | None:
+        """The start values of a tensor that has a law of its own; None for what `parity/recipes/initial.py` says.
+
+        Args:
+            name: Canonical.
+            shape: Its shape.
+            rng: Where to draw from.
+        """
+        return None
 
     @abstractmethod
     def shortened(self, depth: int) -> Self:

@@ -175,6 +175,18 @@ def centered_frequencies(
     return _read_only(temperature ** -(np.arange(num) / num) * (2 * math.pi))
 
 
+def mixed_frequencies(magnitude: np.ndarray, turn: np.ndarray) -> np.ndarray:
+    """The first frequencies of RoPE-Mixed: two orthogonal directions for each block and head, (2, depth, nh, hd / 2).
+
+    Args:
+        magnitude: The frequencies of one axis, (hd / 4,).
+        turn: The angle of the first direction, (depth, nh).
+    """
+    angles = np.stack([turn, turn + math.pi / 2], axis=-1)[..., None]
+    parts = [magnitude * along(angles) for along in (np.cos, np.sin)]
+    return np.stack([part.reshape(*turn.shape, -1) for part in parts])
+
+
 def _pairs(axes: Sequence[np.ndarray], indexing: Indexing) -> np.ndarray:
     """Coordinates of each place of a grid, from those along either axis."""
     import numpy as np

@@ -5,18 +5,22 @@ A field that a framework would default is written out here: numerics belong to t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from .base import ModelConfig
 from .eva import EVA_AND_BEIT
 from .fields import as_pair, check_fields
 from .models import VIT
 from .preprocessing import Preprocessing
-from .rope import Rope
+from .rope import Rope, frequencies, mixed_frequencies
 from .stem import Stem, StemConv, as_stem_convs
 from .vit_checks import check_numbers, check_shapes
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "silu"]
 Norm = Literal["layernorm", "rmsnorm"]
@@ -239,6 +243,13 @@ class VitConfig(ModelConfig):
     def facts(self) -> dict[str, str]:
         """The tokens: those of the prefix, and the grid of patches."""
         return {"tokens": f"{self.num_prefix_tokens} + {self.grid_size[0]} x {self.grid_size[1]}"}
+
+    def initial(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray | None:
+        """Frequencies that are learned start in a random direction for each block and head."""
+        if self.rope is None or name != "rope.freqs":
+            return None
+        magnitude = frequencies(self.head_dim, temperature=self.rope.temperature)
+        return mixed_frequencies(magnitude, rng.uniform(0, 2 * math.pi, shape[1:3]))
 
     def layer_of(self, name: str) -> int:
         """Where a tensor lies: 0 before the blocks, i + 1 in block i, `depth` + 1 after the last."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from .. import configs
 from ..configs import Config, Execution
@@ -19,8 +19,16 @@ from .objectives import Classification, Objective, objective_from_dict
 
 Precision = Literal["float32", "bfloat16", "float64"]
 OptimizerName = Literal["adamw", "sgd"]
+Initialization = Literal["timm", "jax", "moco", "big_vision"]
 Warmup = Literal["none", "timm"]
 Generator = Literal["threefry", "native"]
+
+_CHOICES = {
+    "initialization": get_args(Initialization),
+    "ema_warmup": get_args(Warmup),
+    "generator": get_args(Generator),
+    "precision": get_args(Precision),
+}
 
 # What a resumed run may change: the parameters don't depend on it, except for rounding.
 CARRIED_OUT_BY = (
@@ -141,6 +149,8 @@ class Recipe:
         steps: Optimiser steps.
         optimizer: Optimiser and schedule.
         objective: What the run learns by.
+        initialization: What the first parameters are drawn from, as a project does it: `big_vision`, `timm`, `jax` or
+            `moco` (`parity/recipes/initial.py` has the table). The same values in both frameworks.
         label_smoothing: Share of each target that is spread over all classes.
         ema_decay: Decay of the averaged parameters after each step, such as 0.9999; None keeps no average.
         ema_warmup: Whether the average begins with larger shares of the new parameters: `timm`, as its `ModelEmaV3`
@@ -170,6 +180,7 @@ class Recipe:
     steps: int
     optimizer: Optimizer
     objective: Objective = field(default_factory=Classification)
+    initialization: Initialization = "big_vision"
     label_smoothing: float = 0.0
     ema_decay: float | None = None
     ema_warmup: Warmup = "none"
@@ -221,16 +232,13 @@ class Recipe:
         _expect(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "a value in [0, 1)")
         ema = self.ema_decay
         _expect(ema is None or 0 <= ema < 1, "ema_decay", ema, "None or a value in [0, 1)")
-        warmups, generators = ("none", "timm"), ("threefry", "native")
-        _expect(self.ema_warmup in warmups, "ema_warmup", repr(self.ema_warmup), "'none' or 'timm'")
-        _expect(self.generator in generators, "generator", repr(self.generator), "'threefry' or 'native'")
+        for name, choices in _CHOICES.items():
+            _expect(getattr(self, name) in choices, name, repr(getattr(self, name)), "one of " + ", ".join(choices))
         parts = self.accumulate * (2 if self.data.augmentation.mixes else 1)
         _expect(
             self.batch_size % parts == 0, "batch_size", self.batch_size, f"a multiple of {parts}: accumulate, pairs"
         )
         _expect(0 <= self.seed < 2**32, "seed", self.seed, "0 to 2**32 - 1")
-        precisions = ("float32", "bfloat16", "float64")
-        _expect(self.precision in precisions, "precision", repr(self.precision), "one of " + ", ".join(precisions))
         warmup = self.optimizer.warmup_steps
         _expect(warmup <= self.steps, "warmup_steps", warmup, f"at most steps {self.steps}")
         self._check_model()

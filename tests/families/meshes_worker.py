@@ -46,7 +46,7 @@ def first_state(recipe: Recipe, config: Any) -> Any:
     """The state of the seed, on no mesh, so that its program is compiled once."""
     mesh = make_mesh(data=1, devices=jax.devices()[:1])
     with jax.set_mesh(mesh):
-        state = make_trainer(recipe, config, mesh).init(vit_jax.random.key(recipe.seed))
+        state = make_trainer(recipe, config, mesh).init(recipe.seed)
     return jax.tree.map(np.asarray, state)
 
 

@@ -57,7 +57,7 @@ def run(name: str) -> dict:
     mesh = make_mesh(**dict(zip(("data", "fsdp", "tensor"), shape, strict=True)), devices=jax.devices()[:devices])
     with jax.set_mesh(mesh):
         trainer = make_trainer(RECIPE, RECIPE.config(), mesh)
-        state = trainer.init(random.key(0))
+        state = trainer.init(0)
         first = {key: np.asarray(value) for key, value in state.params.items()}
         sizes = [bytes_on(jax.devices()[0], part) for part in (state.params, state.opt_state)]
         losses, norms = [], []

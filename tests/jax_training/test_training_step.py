@@ -30,7 +30,7 @@ def losses_and_norms(recipe: recipes.Recipe, key: int = 1):
     mesh = make_mesh(devices=jax.devices()[:1])
     with _numerics(recipe), jax.set_mesh(mesh):
         trainer = make_trainer(recipe, recipe.config(), mesh)
-        state = trainer.init(random.key(0))
+        state = trainer.init(0)
         losses, norms = [], []
         for _ in range(STEPS):
             state, metrics = trainer.step(state, batch(), random.key(key))

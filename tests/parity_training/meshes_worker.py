@@ -58,7 +58,7 @@ def flax(shape: tuple[int, int, int], devices: int, data, start=None) -> tuple[l
             }
 
         # Placed, and not made on each mesh: that takes as long to compile as the step, and another test does it.
-        state = trainer.init(vit_jax.random.key(0)) if start is None else jax.device_put(start, trainer.shardings)
+        state = trainer.init(0) if start is None else jax.device_put(start, trainer.shardings)
         given, first = jax.tree.map(np.asarray, state), trees(state)
         for batch in data:
             batch = jax.device_put(batch, vit_jax.sharding.batch_sharding(mesh))
@@ -69,7 +69,7 @@ def flax(shape: tuple[int, int, int], devices: int, data, start=None) -> tuple[l
 
 def pytorch(first: dict[str, np.ndarray], data) -> tuple[list[float], Trees]:
     trainer = vit_torch.train_step.make_trainer(RECIPE_HERE, RECIPE_HERE.config(10))
-    state = trainer.init(vit_torch.random.key(0))
+    state = trainer.init(0)
     with torch.no_grad():
         for name, value in first.items():
             for part in (state.params, state.ema):

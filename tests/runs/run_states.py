@@ -109,7 +109,7 @@ def train_in_torch(directory: Path, recipe: Recipe, *, steps: int) -> None:
 
     with RunDirectory(directory, recipe, recipe.config(10), resume=True) as run:
         trainer = make_trainer(recipe, recipe.config(10))
-        state = trainer.init(random.key(0))
+        state = trainer.init(0)
         state, position = run.restore(state) or (state, {"step": 0})
         for step in range(state.step, steps):
             images = {name: torch.from_numpy(value) for name, value in batch(step).items()}

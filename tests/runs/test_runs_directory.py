@@ -18,7 +18,6 @@ from parity.checkpoints import CheckpointError
 from parity.checkpoints.formats import run
 from parity.checkpoints.formats.run import framework_of, steps
 from parity.compare import not_identical
-from vit_torch import random
 from vit_torch.optim import with_moments
 from vit_torch.run_checkpoints import RunDirectory
 from vit_torch.train_step import TrainState, make_trainer
@@ -94,7 +93,7 @@ def fill(state: TrainState, step: int) -> None:
 
 def test_a_run_that_is_killed_at_any_moment_goes_on(tmp_path):
     recipe = RECIPES["adamw"]
-    state = make_trainer(recipe, recipe.config(10)).init(random.key(0))
+    state = make_trainer(recipe, recipe.config(10)).init(0)
     save_steps(tmp_path / "start", state, last=2)
     for moment in range(1, 100):
         directory = tmp_path / str(moment)

@@ -78,7 +78,7 @@ def in_flax(directory, flax, *, steps, first=None):
     kept = vit_jax.run_checkpoints.RunDirectory(directory, RECIPE, CONFIG, resume=True)
     with kept as run, jax.set_mesh(mesh):
         restored = run.restore(trainer.abstract_state())
-        state = restored[0] if restored else trainer.init(vit_jax.random.key(0))
+        state = restored[0] if restored else trainer.init(0)
         for number in range(int(state.step), steps):
             state, _ = step(trainer.frozen, state, batch(number), key)
             run.save(number + 1, state, {"step": number + 1})
@@ -87,7 +87,7 @@ def in_flax(directory, flax, *, steps, first=None):
 def in_torch(directory, *, steps):
     with vit_torch.run_checkpoints.RunDirectory(directory, RECIPE, CONFIG, resume=True) as run:
         trainer = vit_torch.train_step.make_trainer(RECIPE, CONFIG)
-        state = trainer.init(vit_torch.random.key(0))
+        state = trainer.init(0)
         restored = run.restore(state)
         state = restored[0] if restored else state
         for number in range(state.step, steps):
