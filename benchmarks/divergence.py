@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from flax import nnx
 
-import vit_jax
-import vit_jax.state_dict
+from parity.checkpoints import parameter_shapes
 from parity.checks.training import FlaxRun, TorchRun
 from parity.checks.twins import DTYPES, Tensors, exact_jax
 from parity.recipes import Recipe
+from parity.recipes.initial import InitialTensors
 from parity.runs.inputs import Inputs
 
 ACROSS = "Flax and PyTorch"
@@ -93,17 +92,18 @@ def measure_divergence(
     if recipe.data.augmentation.mixes:
         raise ValueError("augmentation: expected neither mixup nor cutmix, which pair rows")
     inputs = Inputs(recipe)
-    tensors = _initial(recipe, inputs)
+    config = inputs.config
+    tensors = InitialTensors(parameter_shapes(config), config, recipe.initialization, recipe.seed)
     losses: dict[str, list[float]] = {pair: [] for pair in PAIRS}
     distances: dict[str, list[float]] = {pair: [] for pair in PAIRS}
     measured = [step for step in range(1, recipe.steps + 1) if step % every == 0 or step == recipe.steps]
     order, permuted = np.random.default_rng(recipe.seed), _permuted(tensors, recipe.seed)
     with exact_jax(DTYPES[recipe.precision]), closing(inputs.train_batches()) as batches:
-        flax = FlaxRun(recipe, inputs.config, tensors)
+        flax = FlaxRun(recipe, config, tensors)
         starts = {"": tensors, "rows": tensors, "channels": permuted}
         runs: dict[tuple[str, str], FlaxRun | TorchRun] = {}
         for what, start in starts.items():
-            pytorch = TorchRun(recipe, inputs.config, start)
+            pytorch = TorchRun(recipe, config, start)
             if plant is not None:
                 plant(pytorch)
             runs |= {("Flax", what): flax.restarted(start), ("PyTorch", what): pytorch}
@@ -144,11 +144,6 @@ def _permuted(tensors: Tensors, seed: int, *, back: bool = False) -> Tensors:
                 value = np.take(value, np.argsort(order) if back else order, axis)
         found[name] = np.ascontiguousarray(value)
     return found
-
-
-def _initial(recipe: Recipe, inputs: Inputs) -> Tensors:
-    """What Flax initialises the model with, by canonical name."""
-    return vit_jax.state_dict.state_dict(vit_jax.create_model(inputs.config, rngs=nnx.Rngs(recipe.seed)))
 
 
 def _pairs(runs: Mapping[tuple[str, str], Any]) -> list[tuple[str, Any, Any]]:

@@ -39,7 +39,8 @@ class Target:
     Attributes:
         name: The name of the model, or its path.
         config: The config with the depth and the image size that were asked for.
-        tensors: The tensors by canonical name, in float64 or as the checkpoint has them.
+        tensors: The tensors by canonical name, in float64 or as the checkpoint has them; none where either side of a
+            training draws its own.
         inputs: The inputs by name: normalised images (b, h, w, c), token ids (b, t).
         faults: Tensors that a framework's `load` gives another value than the file has.
     """
@@ -82,7 +83,8 @@ def open_target(
     """A registered model, a config, or a checkpoint or its path, as it is to be checked.
 
     Args:
-        model: Name, config, path or an opened checkpoint; names and configs get random values in every tensor.
+        model: Name, config, path or an opened checkpoint; names and configs get random values in every tensor, or, to
+            be trained, none.
         depth: Only this many blocks, the first ones; None for all.
         image_size: Another input size; the position embedding of a checkpoint is resized.
         batch_size: Number of random images.
@@ -113,7 +115,9 @@ def open_target(
         config = configs.replace(config, **_classes(config, num_classes))
         # Before its values are drawn.
         _check_fits(name, config, count, work)
-        tensors, faults = random_parameters(checkpoints.parameter_shapes(config), seed), []
+        tensors, faults = {}, []
+        if work != "training":
+            tensors = random_parameters(checkpoints.parameter_shapes(config), seed)
     inputs = random_inputs(config, batch_size, seed) if images is None else as_inputs(config, images)
     return Target(name=name, config=config, tensors=tensors, inputs=inputs, faults=tuple(faults))
 

@@ -1,4 +1,4 @@
-"""Training parity: the same steps from the same parameters on the same batches with the same masks.
+"""Training parity: the same recipe, once in either framework, with nothing copied between them but the batches.
 
 Compared are the loss and the gradient's norm at each step, and, after the last one, the parameters, what the optimiser
 remembers, the averaged parameters, the statistics of BatchNorm and what the objective carries from step to step.
@@ -28,7 +28,6 @@ import vit_torch.state_dict
 import vit_torch.train_step
 
 from ..checkpoints import Checkpoint
-from ..checkpoints.shapes import is_statistic
 from ..compare import layer_scales
 from ..configs import Config
 from ..data import Augmentation, Source, open_source, train_batches
@@ -76,7 +75,7 @@ def check_training(
 ) -> CheckReport:
     """Trains the twins side by side and compares losses, gradient norms, parameters, moments and average.
 
-    Both start from the same parameters: those of the checkpoint, or random ones in every tensor. With `bfloat16` the
+    Each starts as its own training does: from a checkpoint, or from what it draws for the seed. With `bfloat16` the
     computation is in it, and parameters and optimiser are float32, as in training.
 
     Args:
@@ -119,8 +118,9 @@ def check_training(
     for dtype in dtypes:
         run = dataclasses.replace(recipe, precision=dtype)
         with closing(_batches(source, run, target.config)) as batches:
-            precisions.append(_train(run, target.config, target.tensors, frozen, batches, plant, on_step))
-    return CheckReport.of("training", target, seed, precisions, target.faults, steps=steps)
+            precisions.append(_train(run, target.config, target.tensors or None, frozen, batches, plant, on_step))
+    start = "from the checkpoint" if target.tensors else f"from the seed ({recipe.initialization})"
+    return CheckReport.of("training", target, seed, precisions, target.faults, steps=steps, start=start)
 
 
 def _source(recipe: Recipe) -> Source:
@@ -163,7 +163,7 @@ def _batches(source: Any, recipe: Recipe, config: Config) -> Any:
 def _train(
     recipe: Recipe,
     config: Config,
-    tensors: Tensors,
+    tensors: Tensors | None,
     frozen: Mapping[str, Checkpoint],
     batches: Iterator[Batch],
     plant: TrainingPlant | None,
@@ -201,35 +201,34 @@ def _by_step(curve: Sequence[float]) -> dict[str, np.ndarray]:
 
 
 class FlaxRun:
-    """The run in Flax, on one device."""
+    """The run in Flax, on one device.
+
+    Args:
+        recipe: The recipe.
+        config: The model.
+        tensors: The first parameters and statistics; None for those of the recipe's seed.
+        frozen: The checkpoints of the models that help.
+    """
 
     def __init__(
-        self, recipe: Recipe, config: Config, tensors: Tensors, frozen: Mapping[str, Checkpoint] | None = None
+        self,
+        recipe: Recipe,
+        config: Config,
+        tensors: Tensors | None = None,
+        frozen: Mapping[str, Checkpoint] | None = None,
     ):
         self._mesh = vit_jax.sharding.make_mesh(data=1, devices=jax.devices()[:1])
         self._key = vit_jax.random.key(recipe.seed)
         with jax.set_mesh(self._mesh):
             self.trainer = vit_jax.train_step.make_trainer(recipe, config, self._mesh, frozen)
-        self.state = self._start(tensors)
+            self.state = self.trainer.init(recipe.seed) if tensors is None else self.trainer.load(tensors)
 
     def restarted(self, tensors: Tensors) -> FlaxRun:
         """Another run of the same compiled step, from these parameters."""
         other = copy.copy(self)
-        other.state = other._start(tensors)
-        return other
-
-    def _start(self, tensors: Tensors) -> Any:
         with jax.set_mesh(self._mesh):
-            leaves = self.trainer.abstract_state()
-            values = {
-                name: jax.device_put(
-                    rule.from_canonical(np.asarray(tensors[name]), variable.shape).astype(leaf.dtype), leaf.sharding
-                )
-                for name, variable, rule, _ in vit_jax.state_dict.named_leaves(self.trainer.model)
-                for leaf in [(leaves.params | leaves.statistics)[name]]
-            }
-            parts = ({name: values[name] for name in part} for part in (leaves.params, leaves.statistics))
-            return self.trainer.start(*parts)
+            other.state = self.trainer.load(tensors)
+        return other
 
     def step(self, batch: Batch) -> Mapping[str, Any]:
         """Makes a step; its metrics."""
@@ -254,16 +253,18 @@ class FlaxRun:
 
 
 class TorchRun:
-    """The run in PyTorch, on the CPU."""
+    """The run in PyTorch, on the CPU; arguments as of `FlaxRun`."""
 
     def __init__(
-        self, recipe: Recipe, config: Config, tensors: Tensors, frozen: Mapping[str, Checkpoint] | None = None
+        self,
+        recipe: Recipe,
+        config: Config,
+        tensors: Tensors | None = None,
+        frozen: Mapping[str, Checkpoint] | None = None,
     ):
         self._key = vit_torch.random.key(recipe.seed)
         self.trainer = vit_torch.train_step.make_trainer(recipe, config, frozen=frozen)
-        values = {name: vit_torch.state_dict.from_numpy(np.asarray(value)) for name, value in tensors.items()}
-        statistics = {name: values.pop(name) for name in list(values) if is_statistic(name)}
-        self.state = self.trainer.start(values, statistics)
+        self.state = self.trainer.init(recipe.seed) if tensors is None else self.trainer.load(tensors)
 
     def step(self, batch: Batch) -> Mapping[str, Any]:
         """Makes a step; its metrics."""

@@ -182,6 +182,8 @@ def mixed_frequencies(magnitude: np.ndarray, turn: np.ndarray) -> np.ndarray:
         magnitude: The frequencies of one axis, (hd / 4,).
         turn: The angle of the first direction, (depth, nh).
     """
+    import numpy as np
+
     angles = np.stack([turn, turn + math.pi / 2], axis=-1)[..., None]
     parts = [magnitude * along(angles) for along in (np.cos, np.sin)]
     return np.stack([part.reshape(*turn.shape, -1) for part in parts])

@@ -1,5 +1,6 @@
 """Trains a small model in float64 on meshes of 8 devices, on one device and in PyTorch: `meshes_worker.py 2x2x2 8x1x1`.
 
+Each starts from the seed, and nothing is copied between them.
 Prints differences as JSON. A process of its own, because the number of simulated devices is fixed when JAX starts.
 """
 
@@ -8,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from typing import Any
 
 import jax
 import numpy as np
@@ -41,8 +41,8 @@ RECIPE_HERE = dataclasses.replace(
 Trees = dict[str, dict[str, np.ndarray]]
 
 
-def flax(shape: tuple[int, int, int], devices: int, data, start=None) -> tuple[list[float], Any, Trees, Trees]:
-    """Losses, first state, and first and last state by part and canonical name; starts from a state of one device."""
+def flax(shape: tuple[int, int, int], devices: int, data) -> tuple[list[float], Trees]:
+    """Losses, and the last state by part and canonical name."""
     names = ("data", "fsdp", "tensor")
     mesh = vit_jax.sharding.make_mesh(**dict(zip(names, shape, strict=True)), devices=jax.devices()[:devices])
     losses = []
@@ -57,23 +57,17 @@ def flax(shape: tuple[int, int, int], devices: int, data, start=None) -> tuple[l
                 for part, arrays in parts.items()
             }
 
-        # Placed, and not made on each mesh: that takes as long to compile as the step, and another test does it.
-        state = trainer.init(0) if start is None else jax.device_put(start, trainer.shardings)
-        given, first = jax.tree.map(np.asarray, state), trees(state)
+        state = trainer.init(0)
         for batch in data:
             batch = jax.device_put(batch, vit_jax.sharding.batch_sharding(mesh))
             state, metrics = trainer.step(state, batch, vit_jax.random.key(1))
             losses.append(float(metrics["loss"]))
-        return losses, given, first, trees(state)
+        return losses, trees(state)
 
 
-def pytorch(first: dict[str, np.ndarray], data) -> tuple[list[float], Trees]:
+def pytorch(data) -> tuple[list[float], Trees]:
     trainer = vit_torch.train_step.make_trainer(RECIPE_HERE, RECIPE_HERE.config(10))
     state = trainer.init(0)
-    with torch.no_grad():
-        for name, value in first.items():
-            for part in (state.params, state.ema):
-                part[name].copy_(torch.tensor(value))
     losses = []
     for batch in data:
         batch = {name: torch.tensor(value) for name, value in batch.items()}
@@ -100,15 +94,15 @@ def main(*meshes: str) -> None:
     # There is much to compile and little to run.
     jax.config.update("jax_disable_most_optimizations", True)
     data = batches(RECIPE_HERE, STEPS)
-    one_losses, start, first, one = flax((1, 1, 1), 1, data)
-    results = {"torch": apart(*pytorch(first["params"], data), one_losses, one)}
+    one_losses, one = flax((1, 1, 1), 1, data)
+    results = {"torch": apart(*pytorch(data), one_losses, one)}
     for mesh in meshes:
         data_ways, fsdp, tensor = map(int, mesh.split("x"))
-        losses, _, _, state = flax((data_ways, fsdp, tensor), 8, data, start)
+        losses, state = flax((data_ways, fsdp, tensor), 8, data)
         results[mesh] = apart(losses, state, one_losses, one)
     # What the bounds would say of a mesh that sums one row twice.
     wrong = [data[0] | {"image": np.concatenate([data[0]["image"][:1], data[0]["image"][:-1]])}, *data[1:]]
-    losses, _, _, state = flax((1, 1, 1), 1, wrong, start)
+    losses, state = flax((1, 1, 1), 1, wrong)
     results["wrong"] = apart(losses, state, one_losses, one)
     sys.stdout.write(json.dumps({"losses": one_losses, "apart": results}) + "\n")
 

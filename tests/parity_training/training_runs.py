@@ -24,6 +24,7 @@ RECIPE = recipes.get(
         num_threads=0,
     ),
     precision="float64",
+    initialization="timm",
     batch_size=16,
     steps=100,
     optimizer=recipes.Optimizer(learning_rate=3e-3, warmup_steps=10, weight_decay=0.05, layer_decay=0.9),
@@ -37,14 +38,17 @@ RECIPE = recipes.get(
     log_every=1,
 )
 
-# A few steps for two processes, each with half of every batch and of every part of it.
-PARALLEL = dataclasses.replace(
-    RECIPE,
-    steps=6,
-    accumulate=2,
-    checkpoint_every=3,
-    optimizer=dataclasses.replace(RECIPE.optimizer, warmup_steps=2),
-)
+
+def parallel(steps: int, mesh: recipes.MeshShape) -> recipes.Recipe:
+    """The recipe on some devices, each with its part of every batch and of either half of it."""
+    return dataclasses.replace(
+        RECIPE,
+        steps=steps,
+        mesh=mesh,
+        accumulate=2,
+        checkpoint_every=steps // 2,
+        optimizer=dataclasses.replace(RECIPE.optimizer, warmup_steps=min(2, steps // 10 + 1)),
+    )
 
 
 def batches(recipe: recipes.Recipe, steps: int) -> list[dict[str, np.ndarray]]:
@@ -79,7 +83,7 @@ def assert_same_state(left: Path | TrainingState, right: Path | TrainingState) -
 def assert_same_losses(left: list[float], right: list[float]) -> None:
     """Two loss curves within the float64 tolerance, neither of which stands still."""
     np.testing.assert_allclose(left, right, rtol=TRAINING_LOSS["float64"].limit)
-    assert np.ptp(left) > 0.1
+    assert np.ptp(left) > 0.01
 
 
 def free_address() -> str:
