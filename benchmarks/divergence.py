@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from parity.checkpoints import parameter_shapes
-from parity.checks.training import FlaxRun, TorchRun
+from parity.checks.runs import FlaxRun, TorchRun
 from parity.checks.twins import DTYPES, Tensors, exact_jax
 from parity.recipes import Recipe
 from parity.recipes.initial import InitialTensors

@@ -38,7 +38,7 @@ from parity.checkpoints import parameter_shapes
 from parity.checks import random_images, random_parameters
 from parity.checks.figures import COLORS
 from parity.checks.forward import run_flax, run_torch
-from parity.checks.training import TorchRun
+from parity.checks.runs import TorchRun
 from parity.checks.twins import DTYPES, exact_jax, flax_model
 from parity.configs import Execution
 

@@ -102,6 +102,56 @@ GRADIENTS_IN_TRAINING: dict[str, Tolerance] = {
     ),
 }
 
+# Relative L2 distance of a framework's gradients from its own in float64: a training step on real images of about
+# 25,000 tokens, from the same float32 parameters. Scales are as of GRADIENTS.
+PRECISION: dict[str, Tolerance] = {
+    "float32": Tolerance(
+        limit=1e-4,
+        measured=2.0e-5,
+        reason="PyTorch's LayerNorm on a CPU sums its gradients over all tokens one after another; all else 2.3e-6",
+    ),
+    "bfloat16": Tolerance(
+        limit=5e-2,
+        measured=2.6e-2,
+        reason="8 bits of mantissa in every activation and kernel; a bias that is summed in 8 bits is off by 70 %",
+    ),
+}
+
+# The same of the gradients' norms.
+PRECISION_NORM: dict[str, Tolerance] = {
+    "float32": Tolerance(
+        limit=1e-5,
+        measured=3.3e-6,
+        reason="as of PRECISION",
+    ),
+    "bfloat16": Tolerance(
+        limit=2e-2,
+        measured=1.1e-2,
+        reason="rounding goes either way; a sum whose partial sums are rounded to 8 bits stops growing",
+    ),
+}
+
+# Both of a model with BatchNorm, and thereby in training mode.
+PRECISION_IN_TRAINING: dict[str, Tolerance] = {
+    "float32": Tolerance(
+        limit=1e-4,
+        measured=6.4e-6,
+        reason="the rounding of every product and sum",
+    ),
+    "bfloat16": Tolerance(
+        limit=2e-1,
+        measured=9.1e-2,
+        reason="as of GRADIENTS_IN_TRAINING",
+    ),
+}
+
+# Relative L2 distance of an average over 1,000 updates in float32, each by 1e-5 of the way, from the same in float64.
+PRECISION_AVERAGE = Tolerance(
+    limit=5e-6,
+    measured=1e-6,
+    reason="a rounding of 6e-8 in each update, either way",
+)
+
 # Relative difference of each step's loss and gradient norm over 100 AdamW steps from the same parameters. The limit of
 # float64 leaves room for thousands of steps, over which rounding grows; no wrong optimiser stays below 1e-8.
 TRAINING_LOSS: dict[str, Tolerance] = {

@@ -243,7 +243,7 @@ def make_train_step(
             opt_state=opt_state,
             ema=None
             if state.ema is None
-            else _averaged(state.ema, params | statistics, average_share(state.step, recipe)),
+            else average(state.ema, params | statistics, average_share(state.step, recipe)),
             statistics=statistics,
             carried=objective.after_step(state.carried, params, loss.seen, state.step),
         )
@@ -298,7 +298,7 @@ def _gradients(
     return (loss, statistics), grads
 
 
-def _averaged(ema: Params, values: Params, share: jax.Array) -> Params:
+def average(ema: Params, values: Params, share: jax.Array) -> Params:
     """The average moved towards the values by a share of the way, statistics too, as in timm's `ModelEmaV3`.
 
     As decay * ema + (1 - decay) * values, the rounded factors would add up to less than 1: at 0.99999 float32 loses

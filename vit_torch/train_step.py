@@ -214,7 +214,7 @@ def make_train_step(objective: Objective, differentiate: Differentiate) -> Train
             "learning_rate": torch.tensor(rate, dtype=torch.float64),
         }
         if state.ema is not None:
-            _average(state.ema, {**state.params, **state.statistics}, average_share(state.step, recipe))
+            average(state.ema, {**state.params, **state.statistics}, average_share(state.step, recipe))
         with torch.no_grad():
             state.carried = objective.after_step(state.carried, state.params, found.seen, state.step)
         state.step += 1
@@ -341,11 +341,12 @@ def _clip(params: Params, greatest: float | None) -> Tensor:
 
 
 @torch.no_grad()
-def _average(ema: Params, values: Params, share: float) -> None:
+def average(ema: Params, values: Params, share: float) -> Params:
     """Moves the average towards the values by a share of the way, statistics too, as in timm's `ModelEmaV3`.
 
     As decay * ema + (1 - decay) * values, the rounded factors would add up to less than 1: at 0.99999 float32 loses
     0.1 % of every weight.
     """
-    for name, average in ema.items():
-        average.add_(values[name] - average, alpha=share)
+    for name, kept in ema.items():
+        kept.add_(values[name] - kept, alpha=share)
+    return ema

@@ -5,6 +5,7 @@ from .forward import check_forward
 from .gradients import check_gradients
 from .layers import check_layers
 from .parameters import random_images, random_parameters
+from .precision import check_precision
 from .report import CheckReport, Part, PrecisionReport, to_json
 from .target import fits, required_bytes
 from .training import check_training
@@ -16,6 +17,7 @@ __all__ = [
     "check_forward",
     "check_gradients",
     "check_layers",
+    "check_precision",
     "check_training",
     "fits",
     "random_images",

@@ -31,7 +31,8 @@ class Part:
 
     Attributes:
         name: The name of the kind.
-        comparison: Flax on the left, PyTorch on the right; in the order in which errors spread.
+        comparison: Flax on the left, PyTorch on the right, or a framework and itself in float64; in the order in which
+            errors spread.
         tolerance: Largest relative L2 that passes.
         histogram: Elements by the power of ten of their difference (`parity.compare.magnitudes`).
     """
@@ -122,7 +123,7 @@ class CheckReport:
     """One level of parity of one model.
 
     Attributes:
-        level: `forward`, `layers`, `gradients` or `training`.
+        level: `forward`, `layers`, `gradients`, `training` or `precision`.
         name: The name of the model, or its path.
         config: The config as it was checked: depth and image size may be reduced.
         batch_size: The number of images.

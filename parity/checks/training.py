@@ -6,41 +6,28 @@ remembers, the averaged parameters, the statistics of BatchNorm and what the obj
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
-import jax
 import numpy as np
-import torch
 
-import vit_jax.optim
-import vit_jax.random
-import vit_jax.sharding
-import vit_jax.state_dict
-import vit_jax.train_step
-import vit_torch.optim
-import vit_torch.random
-import vit_torch.state_dict
 import vit_torch.train_step
 
 from ..checkpoints import Checkpoint
 from ..compare import layer_scales
 from ..configs import Config
-from ..data import Augmentation, Source, open_source, train_batches
+from ..data import Augmentation
 from ..recipes import Data, Optimizer, Recipe
 from ..recipes.objectives import OBJECTIVES
 from ..runs.frozen import check_frozen, open_frozen
 from ..tolerances import TRAINING_LOSS, TRAINING_STATE
 from .report import CheckReport, Part, PrecisionReport
+from .runs import Batch, FlaxRun, TorchRun, batches_of, source_of
 from .target import ImageSize, check_dtypes, open_target
 from .twins import DTYPES, Tensors, exact_jax
 
-Batch = dict[str, np.ndarray]
-Trees = dict[str, dict[str, np.ndarray]]
 # Changes PyTorch's first state, to see whether the check notices.
 TrainingPlant = Callable[[vit_torch.train_step.TrainState], None]
 # Called after each step with precision, number, and both losses.
@@ -97,7 +84,7 @@ def check_training(
         CheckpointError: Not a readable checkpoint.
     """
     check_dtypes(dtypes)
-    source = _source(recipe or RECIPE)
+    source = source_of(recipe or RECIPE)
     target = open_target(
         model,
         depth=depth,
@@ -110,27 +97,28 @@ def check_training(
     recipe = recipe or recipe_of(target.config)
     _check_generator(recipe)
     target = dataclasses.replace(target, config=target.config.with_rates(**recipe.drop_rates()))
-    optimizer = dataclasses.replace(recipe.optimizer, warmup_steps=min(recipe.optimizer.warmup_steps, steps))
-    recipe = dataclasses.replace(recipe, steps=steps, batch_size=batch_size, seed=seed, optimizer=optimizer)
+    recipe = of_steps(recipe, steps, batch_size, seed)
     frozen = open_frozen(recipe)
     check_frozen(frozen, target.config, source)
     precisions = []
     for dtype in dtypes:
         run = dataclasses.replace(recipe, precision=dtype)
-        with closing(_batches(source, run, target.config)) as batches:
+        with closing(batches_of(source, run, target.config)) as batches:
             precisions.append(_train(run, target.config, target.tensors or None, frozen, batches, plant, on_step))
     start = "from the checkpoint" if target.tensors else f"from the seed ({recipe.initialization})"
     return CheckReport.of("training", target, seed, precisions, target.faults, steps=steps, start=start)
-
-
-def _source(recipe: Recipe) -> Source:
-    return open_source(recipe.data.name, recipe.data.train_split, folder=recipe.data.folder)
 
 
 def _check_generator(recipe: Recipe) -> None:
     if recipe.generator != "threefry":
         expected = "'threefry': PyTorch's own generator draws other masks than JAX"
         raise ValueError(f"generator: got {recipe.generator!r}, expected {expected}")
+
+
+def of_steps(recipe: Recipe, steps: int, batch_size: int, seed: int) -> Recipe:
+    """A recipe for some steps, over all of which the warm-up may last."""
+    optimizer = dataclasses.replace(recipe.optimizer, warmup_steps=min(recipe.optimizer.warmup_steps, steps))
+    return dataclasses.replace(recipe, steps=steps, batch_size=batch_size, seed=seed, optimizer=optimizer)
 
 
 def recipe_of(config: Config) -> Recipe:
@@ -145,19 +133,6 @@ def recipe_of(config: Config) -> Recipe:
         augmentation = dataclasses.replace(data.augmentation, mixup=0.0, cutmix=0.0)
         data = dataclasses.replace(data, augmentation=augmentation)
     return dataclasses.replace(RECIPE, objective=OBJECTIVES[config.objective](), data=data, **rates)
-
-
-def _batches(source: Any, recipe: Recipe, config: Config) -> Any:
-    """Training batches of the model's size; grey images get as many channels as it takes."""
-    return train_batches(
-        source.with_channels(3 if config.in_chans == 3 else 1),
-        batch_size=recipe.batch_size,
-        image_size=config.image_size,
-        preprocessing=config.preprocessing,
-        augmentation=recipe.data.augmentation,
-        seed=recipe.seed,
-        num_threads=0,
-    )
 
 
 def _train(
@@ -178,7 +153,6 @@ def _train(
             plant(twin.state)
         for step in range(1, recipe.steps + 1):
             batch = next(batches)
-            batch["image"] = np.broadcast_to(batch["image"], (*batch["image"].shape[:3], config.in_chans)).copy()
             metrics = flax.step(batch), twin.step(batch)
             for name, curves in values.items():
                 for curve, found in zip(curves, metrics, strict=True):
@@ -198,89 +172,3 @@ def _train(
 
 def _by_step(curve: Sequence[float]) -> dict[str, np.ndarray]:
     return {f"step {step}": np.asarray(value) for step, value in enumerate(curve, start=1)}
-
-
-class FlaxRun:
-    """The run in Flax, on one device.
-
-    Args:
-        recipe: The recipe.
-        config: The model.
-        tensors: The first parameters and statistics; None for those of the recipe's seed.
-        frozen: The checkpoints of the models that help.
-    """
-
-    def __init__(
-        self,
-        recipe: Recipe,
-        config: Config,
-        tensors: Tensors | None = None,
-        frozen: Mapping[str, Checkpoint] | None = None,
-    ):
-        self._mesh = vit_jax.sharding.make_mesh(data=1, devices=jax.devices()[:1])
-        self._key = vit_jax.random.key(recipe.seed)
-        with jax.set_mesh(self._mesh):
-            self.trainer = vit_jax.train_step.make_trainer(recipe, config, self._mesh, frozen)
-            self.state = self.trainer.init(recipe.seed) if tensors is None else self.trainer.load(tensors)
-
-    def restarted(self, tensors: Tensors) -> FlaxRun:
-        """Another run of the same compiled step, from these parameters."""
-        other = copy.copy(self)
-        with jax.set_mesh(self._mesh):
-            other.state = self.trainer.load(tensors)
-        return other
-
-    def step(self, batch: Batch) -> Mapping[str, Any]:
-        """Makes a step; its metrics."""
-        sharding = vit_jax.sharding.batch_sharding(self._mesh)
-        with jax.set_mesh(self._mesh):
-            placed = {name: jax.device_put(value, sharding) for name, value in batch.items()}
-            self.state, metrics = self.trainer.step(self.state, placed, self._key)
-        return metrics
-
-    def trees(self) -> Trees:
-        """What the state holds, in the canonical layout."""
-        rules = {name: rule for name, _, rule, _ in vit_jax.state_dict.named_leaves(self.trainer.model)}
-
-        def canonical(name: str, value: Any) -> np.ndarray:
-            value = np.asarray(value)
-            return rules[name].to_canonical(value) if name in rules else value
-
-        return {
-            kind: {name: canonical(name, value) for name, value in tree.items()}
-            for kind, tree in _kinds(self.state, vit_jax.optim.moments_of(self.state.opt_state))
-        }
-
-
-class TorchRun:
-    """The run in PyTorch, on the CPU; arguments as of `FlaxRun`."""
-
-    def __init__(
-        self,
-        recipe: Recipe,
-        config: Config,
-        tensors: Tensors | None = None,
-        frozen: Mapping[str, Checkpoint] | None = None,
-    ):
-        self._key = vit_torch.random.key(recipe.seed)
-        self.trainer = vit_torch.train_step.make_trainer(recipe, config, frozen=frozen)
-        self.state = self.trainer.init(recipe.seed) if tensors is None else self.trainer.load(tensors)
-
-    def step(self, batch: Batch) -> Mapping[str, Any]:
-        """Makes a step; its metrics."""
-        placed = {name: torch.from_numpy(value) for name, value in batch.items()}
-        self.state, metrics = self.trainer.step(self.state, placed, self._key)
-        return metrics
-
-    def trees(self) -> Trees:
-        """What the state holds."""
-        return {
-            kind: {name: vit_torch.state_dict.to_numpy(value) for name, value in tree.items()}
-            for kind, tree in _kinds(self.state, vit_torch.optim.moments_of(self.state.opt_state))
-        }
-
-
-def _kinds(state: Any, moments: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Trees of a state by name; the same code for both frameworks."""
-    trees = [("parameters", state.params), *moments.items(), ("ema", state.ema), ("statistics", state.statistics)]
-    return [(name, tree) for name, tree in (*trees, *state.carried.items()) if tree]

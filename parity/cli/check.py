@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..checks import CheckReport
     from ..configs import Config
 
-Level = Literal["forward", "layers", "gradients", "training"]
+Level = Literal["forward", "layers", "gradients", "training", "precision"]
 
 
 def check(
@@ -39,19 +39,21 @@ def check(
 ) -> int:
     """Prove that the Flax and the PyTorch model are the same function; exits with 1 if they are not.
 
-    A name is checked with every parameter random, a checkpoint with its own. Four levels: `forward` compares logits,
+    A name is checked with every parameter random, a checkpoint with its own. Five levels: `forward` compares logits,
     features and the output of every block; `layers` what every submodule takes and returns; `gradients` the gradient of
     every parameter and of the images, with BatchNorm also as it is trained, and the statistics it leaves; `training`
-    the losses of every step, and at the end the whole state, after training both on scikit-learn's digits.
+    the losses of every step, and at the end the whole state, after training both on scikit-learn's digits, from the
+    checkpoint or from scratch; `precision` each framework's own gradients in float32 and bfloat16 with those in
+    float64.
 
     Args:
         target: A registered name, or the path of a checkpoint.
         said: What a checkpoint doesn't say of itself.
-        level: One of the four levels; give it again for more. `forward` if it isn't given.
+        level: One of the five levels; give it again for more. `forward` if it isn't given.
         dtypes: Precisions to compare in.
         depth: Fewer blocks, for a model that is too large for this machine.
         image_size: Another height and width of the images, or one number for both.
-        batch_size: Images in the batch; 16 in training, otherwise 2.
+        batch_size: Images in the batch; 16 in training, 128 for `precision`, otherwise 2.
         steps: Optimiser steps of `training`; the tolerances are those of 100.
         stochastic: Whether `gradients` are taken with dropout and stochastic depth, of the same masks on both sides.
         seed: The seed of the random parameters, images, batches and masks.
@@ -72,6 +74,7 @@ def check(
         "layers": lambda: checks.check_layers(model, **given),
         "gradients": lambda: checks.check_gradients(model, stochastic=stochastic, **given),
         "training": lambda: _training(model, steps, given),
+        "precision": lambda: checks.check_precision(model, **given),
     }
     found = []
     for name in dict.fromkeys(level or ("forward",)):

@@ -59,6 +59,9 @@ API: dict[str, dict[str, str]] = {
     "parity.checks.training": {
         "check_training": "model, *, steps, dtypes, depth, image_size, batch_size, seed, recipe, plant, on_step",
     },
+    "parity.checks.precision": {
+        "check_precision": "model, *, dtypes, depth, image_size, batch_size, seed, recipe, mesh",
+    },
     "parity.checks.document": {"write_document": "reports, directory"},
     "vit_jax.models": {"create_model": "name, *, rngs, execution, **overrides", "list_models": "pattern"},
     "vit_torch.models": {"create_model": "name, *, device, execution, **overrides", "list_models": "pattern"},

@@ -10,7 +10,8 @@ import torch
 
 from parity import checkpoints, configs, recipes
 from parity.checks import check_training, random_parameters
-from parity.checks.training import RECIPE, TorchRun
+from parity.checks.runs import TorchRun
+from parity.checks.training import RECIPE
 from parity.recipes import Distillation, is_cast
 from parity.tolerances import FORMULA
 from vit_torch import random

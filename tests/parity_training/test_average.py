@@ -24,13 +24,13 @@ SIZES = dict(embed_dim=16, depth=2, num_heads=2, mlp_dim=24)
 
 
 def flax(ema: np.ndarray, values: np.ndarray, share: float) -> np.ndarray:
-    found = vit_jax.train_step._averaged({"w": jnp.asarray(ema)}, {"w": jnp.asarray(values)}, jnp.asarray(share))
+    found = vit_jax.train_step.average({"w": jnp.asarray(ema)}, {"w": jnp.asarray(values)}, jnp.asarray(share))
     return np.asarray(found["w"])
 
 
 def pytorch(ema: np.ndarray, values: np.ndarray, share: float) -> np.ndarray:
     average = {"w": torch.from_numpy(ema.copy())}
-    vit_torch.train_step._average(average, {"w": torch.from_numpy(values)}, share)
+    vit_torch.train_step.average(average, {"w": torch.from_numpy(values)}, share)
     return average["w"].numpy()
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.divergence import ACROSS, measure_divergence, ratios
 from parity import recipes
-from parity.checks.training import TorchRun
+from parity.checks.runs import TorchRun
 from parity.recipes import Recipe
 from parity.tolerances import DIVERGENCE
 
