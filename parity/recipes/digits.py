@@ -18,6 +18,7 @@ RECIPE = Recipe(
     batch_size=64,
     steps=1200,
     optimizer=Optimizer(learning_rate=3e-3, warmup_steps=50, weight_decay=0.05),
+    initialization="timm",
     label_smoothing=0.1,
     eval_every=300,
     checkpoint_every=300,

@@ -23,7 +23,7 @@ def vit_parity(*args: object, cwd: Path) -> subprocess.CompletedProcess[str]:
 def demo(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     folder = tmp_path_factory.mktemp("demo")
     return folder / "vit-parity-demo", vit_parity(
-        "demo", "--devices", 4, "--steps", 400, "--accuracy", 0.94, cwd=folder
+        "demo", "--devices", 4, "--steps", 400, "--accuracy", 0.92, cwd=folder
     )
 
 
@@ -63,7 +63,7 @@ def test_eval_gives_the_same_in_both_frameworks(demo, capsys):
     assert not finished.value.code
     rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines() if line.split()}
     assert rows["flax"][:2] == rows["torch"][:2]
-    assert float(rows["torch"][1].rstrip("%")) >= 94
+    assert float(rows["torch"][1].rstrip("%")) >= 92
 
 
 def test_check_of_the_checkpoint_passes_and_writes_figures(demo, tmp_path):

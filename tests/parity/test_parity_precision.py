@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -128,3 +132,15 @@ def test_every_way_to_run_it(way):
     config = configs.replace(SMALL, depth=3)
     report = check_precision(config, recipe=dataclasses.replace(recipe_of(config), **WAYS[way]))
     assert report.passed, report.failures
+
+
+@pytest.mark.sweep
+def test_every_mesh():
+    """Between devices too: by data, by parameters, and by both and heads."""
+    meshes = ("1x1x1", "8x1x1", "1x8x1", "2x2x2")
+    worker = Path(__file__).with_name("precision_worker.py")
+    done = subprocess.run([sys.executable, str(worker), *meshes], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert len(found) == 2 * len(meshes)
+    assert {name: one["failures"] for name, one in found.items() if one["failures"]} == {}
