@@ -79,7 +79,7 @@ def by_kind(report: PrecisionReport, side: str) -> dict[str, tuple[float, float]
             if len(parts) == 1
             else "kernels"
             if len(shape) > 1
-            else f"{parts[-1]}s of norms"
+            else f"{parts[-1]} of norms"
             if "norm" in parts[-2]
             else "bias of the patch embedding"
             if parts[0] == "patch_embed"

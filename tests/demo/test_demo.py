@@ -78,6 +78,7 @@ def test_check_of_the_checkpoint_passes_and_writes_figures(demo, tmp_path):
     assert {place["name"] for place in outputs["places"]} >= {"blocks.0", "logits"}
 
 
+@pytest.mark.sweep
 def test_a_weak_model_is_not_called_good(tmp_path):
     # After 60 steps it is far from 97 %.
     finished = vit_parity("demo", "--devices", 2, "--steps", 60, "--directory", "out", cwd=tmp_path)

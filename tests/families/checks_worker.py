@@ -117,13 +117,19 @@ def commands(name: str, directory: Path) -> dict[str, Any]:
     path, figures = str(directory / "torch"), directory / "figures.json"
     every = [word for level in LEVELS for word in ("--level", level)]
     training, steps = ["--level", "training", "--steps", "5"], directory / "steps.json"
+    precision, sums = ["--level", "precision", "--dtypes", "bfloat16"], directory / "sums.json"
     return {
         "models": said("models", f"{name}*"),
         "info": said("info", name),
         "info_path": said("info", path),
         "check": said("check", name, *every, "--json", str(figures)),
         "train": said("check", name, *training, "--dtypes", "float64", "bfloat16", "--json", str(steps)),
-        "levels": json.loads(figures.read_text())["levels"] | json.loads(steps.read_text())["levels"],
+        "precision": said("check", name, *precision, "--json", str(sums)),
+        "levels": {
+            level: found
+            for file in (figures, steps, sums)
+            for level, found in json.loads(file.read_text())["levels"].items()
+        },
         "convert": said("convert", path, str(directory / "foreign"), "--to", "timm"),
     }
 

@@ -1,6 +1,6 @@
 """The two families train on every mesh and go on in the other framework, and the house's tests take them as they are.
 
-Beside `test_families.py`, which has the four levels of proof; a sweep, for it takes minutes.
+Beside `test_families_checks.py`, which has the levels of proof; a sweep, for it takes minutes.
 """
 
 from __future__ import annotations

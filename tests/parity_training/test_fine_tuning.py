@@ -116,6 +116,7 @@ def test_a_run_that_was_stopped_goes_on_without_its_source(folder, runs, tmp_pat
     assert (tmp_path / "run" / "init.json").read_text() == (tmp_path / "moved" / "init.json").read_text()
 
 
+@pytest.mark.sweep
 def test_processes_with_a_mesh_read_their_parts(folder, runs, tmp_path):
     """Two processes with two devices each: kernels in four parts, and rows in two; the first process alone records."""
     recipe = recipe_of(folder, write_timm(tmp_path / "timm"), mesh=recipes.MeshShape(data=1, fsdp=2, tensor=2))
