@@ -12,6 +12,7 @@ from typing import TypeVar
 import jax
 from flax import nnx
 
+from .stacks import unstacked
 from .state_dict import named_leaves
 
 Params = dict[str, jax.Array]
@@ -41,9 +42,10 @@ def bind(
 
     Args:
         model: A model, whose structure and mode the new one has.
-        params: Every parameter by canonical name.
-        statistics: Every statistic by canonical name; None keeps the model's own.
+        params: Every parameter by canonical name, or, of `vit_jax.stacks`, as a part of a stack.
+        statistics: Every statistic likewise; None keeps the model's own.
     """
+    params, statistics = unstacked(params), None if statistics is None else unstacked(statistics)
     bound = nnx.clone(model)
     for name, variable, _, _ in list(named_leaves(bound)):
         if isinstance(variable, nnx.Param):

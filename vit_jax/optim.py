@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -13,37 +14,49 @@ from parity.checkpoints.shapes import is_statistic
 from parity.recipes import AVERAGE_POWER, MOMENTS, Optimizer, Recipe, decays, learning_rate_scale
 
 from .functional import Params
+from .stacks import members
 from .state_dict import canonical_shapes
 
 
-def make_optimizer(optimizer: Optimizer, model: Any, *, steps: int) -> optax.GradientTransformation:
+def make_optimizer(
+    optimizer: Optimizer, model: Any, *, steps: int, names: Iterable[str] | None = None
+) -> optax.GradientTransformation:
     """Clipping by global norm, then AdamW or SGD, for the parameters that `functional` gives.
 
     Args:
         optimizer: The recipe's optimiser, with every number.
         model: Gives names and shapes; may be abstract.
         steps: The steps of the whole run.
+        names: The names of the parameters, where some are stacks; None for canonical names.
     """
     clip = [] if optimizer.clip_norm is None else [optax.clip_by_global_norm(optimizer.clip_norm)]
-    decay = optax.add_decayed_weights(optimizer.weight_decay, mask=decay_mask(model))
+    decay = optax.add_decayed_weights(optimizer.weight_decay, mask=decay_mask(model, names))
     rule = (
         [_scale_by_adam(b1=optimizer.b1, b2=optimizer.b2, eps=optimizer.eps), decay]
         if optimizer.name == "adamw"
         else [decay, optax.trace(decay=optimizer.momentum)]
     )
-    scales = learning_rate_scales(model, optimizer.layer_decay)
+    scales = learning_rate_scales(model, optimizer.layer_decay, names)
     layers = [] if optimizer.layer_decay == 1 else [optax.stateless(lambda updates, _: _times(updates, scales))]
     return optax.chain(*clip, *rule, *layers, optax.scale_by_learning_rate(_schedule(optimizer, steps=steps)))
 
 
-def decay_mask(model: Any) -> dict[str, bool]:
-    """Whether each parameter decays, by canonical name."""
-    return {name: decays(name, shape) for name, shape in _trained(model).items()}
+def decay_mask(model: Any, names: Iterable[str] | None = None) -> dict[str, bool]:
+    """Whether each parameter decays, by its name."""
+    shapes = _trained(model)
+    return {name: decays(members(name)[0], shapes[members(name)[0]]) for name in names or shapes}
 
 
-def learning_rate_scales(model: Any, layer_decay: float) -> dict[str, float]:
-    """Factor of each parameter's learning rate, by canonical name."""
-    return {name: learning_rate_scale(name, model.config, layer_decay) for name in _trained(model)}
+def learning_rate_scales(
+    model: Any, layer_decay: float, names: Iterable[str] | None = None
+) -> dict[str, float | list[float]]:
+    """Factor of each parameter's learning rate, by its name; of a stack, one for each layer."""
+
+    def scales(name: str) -> float | list[float]:
+        each = [learning_rate_scale(member, model.config, layer_decay) for member in members(name)]
+        return each[0] if len(each) == 1 else each
+
+    return {name: scales(name) for name in names or _trained(model)}
 
 
 def learning_rate(count: jax.typing.ArrayLike, optimizer: Optimizer, *, steps: int) -> jax.Array:
@@ -93,8 +106,13 @@ def _schedule(optimizer: Optimizer, *, steps: int) -> optax.Schedule:
     return lambda count: learning_rate(count, optimizer, steps=steps)
 
 
-def _times(updates: Any, scales: dict[str, float]) -> dict[str, jax.Array]:
-    return {name: update * scales[name] for name, update in updates.items()}
+def _times(updates: Any, scales: Mapping[str, float | list[float]]) -> dict[str, jax.Array]:
+    def times(update: jax.Array, scale: float | list[float]) -> jax.Array:
+        # Those of a stack lie along its first axis.
+        each = jnp.asarray(scale, update.dtype)
+        return update * each.reshape(each.shape + (1,) * (update.ndim - each.ndim))
+
+    return {name: times(update, scales[name]) for name, update in updates.items()}
 
 
 def _scale_by_adam(*, b1: float, b2: float, eps: float) -> optax.GradientTransformation:

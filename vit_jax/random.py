@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from .stacks import take_layers
+
 Key = jax.Array
 
 
@@ -27,7 +29,7 @@ def split(key: Key | None, num: int) -> list[Key] | list[None]:
     """`num` independent keys; of None, which stands for no randomness, as many None."""
     if key is None:
         return [None] * num
-    return list(jax.random.split(key, num))
+    return take_layers(jax.random.split(key, num), num)
 
 
 def fold_in(key: Key, number: jax.Array | int) -> Key:

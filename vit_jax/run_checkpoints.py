@@ -28,6 +28,7 @@ from parity.runs.read_training import read_training
 from .objectives import make_objective
 from .optim import with_moments
 from .sharding import make_mesh
+from .stacks import stacked_like, unstacked_state
 from .state_dict import named_leaves
 from .train_step import Trainer, TrainState, make_trainer
 
@@ -140,6 +141,7 @@ def _in_flax(state: TrainingState, model: nnx.Module, abstract: TrainState) -> T
         model: The model, which gives the rules and may be abstract.
         abstract: Shapes and types of what it becomes.
     """
+    whole, abstract = abstract, unstacked_state(abstract)
     leaves = {name: (rule, variable.shape) for name, variable, rule, _ in named_leaves(model)}
     empty = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), abstract.opt_state)
 
@@ -154,7 +156,7 @@ def _in_flax(state: TrainingState, model: nnx.Module, abstract: TrainState) -> T
     carried = {group: in_flax(values, values) for group, values in state.carried.items()}
     shapes = [shapes_of(_flat(groups)) for groups in (abstract.carried, carried)]
     account(*shapes, source="carried")
-    return TrainState(
+    found = TrainState(
         step=np.asarray(state.step, np.int32),
         params=in_flax(state.params, abstract.params),
         opt_state=with_moments(empty, state.step, moments),
@@ -162,6 +164,7 @@ def _in_flax(state: TrainingState, model: nnx.Module, abstract: TrainState) -> T
         statistics=in_flax(state.params, abstract.statistics),
         carried=carried,
     )
+    return stacked_like(found, whole)
 
 
 def _flat(groups: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -170,6 +173,7 @@ def _flat(groups: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 def _saved(state: TrainState) -> dict[str, Any]:
     """A state as its checkpoint holds it: statistics beside the parameters, and what is carried only if anything is."""
+    state = unstacked_state(state)
     kept = {
         "step": state.step,
         "params": state.params | state.statistics,
@@ -181,9 +185,9 @@ def _saved(state: TrainState) -> dict[str, Any]:
 
 def _restored(kept: dict[str, Any], abstract: TrainState) -> TrainState:
     """The inverse of `_saved`, for a state like an abstract one."""
-    parts = ({name: kept["params"][name] for name in part} for part in (abstract.params, abstract.statistics))
-    params, statistics = parts
-    return TrainState(**(kept | {"params": params, "statistics": statistics}))
+    each = unstacked_state(abstract)
+    params, statistics = ({name: kept["params"][name] for name in part} for part in (each.params, each.statistics))
+    return stacked_like(TrainState(**(kept | {"params": params, "statistics": statistics})), abstract)
 
 
 def _abstract(recipe: Recipe, config: Config) -> tuple[nnx.Module, TrainState]:

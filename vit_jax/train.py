@@ -33,6 +33,7 @@ from .evaluate import Evaluation
 from .functional import Params, bind
 from .run_checkpoints import RunDirectory
 from .sharding import check_batch_size, make_mesh, process_rows, put_batch
+from .stacks import unstacked
 from .start import first_state
 from .train_step import Metrics, Trainer, TrainState, make_trainer, mixed
 
@@ -202,9 +203,9 @@ def _reporter(start: Start, directory: Path, *, first: int, console: Console | N
 
 
 def _kinds(state: TrainState) -> list[Params]:
-    """The last parameters and statistics, and the averaged ones if there are any."""
-    last = state.params | state.statistics
-    return [last] if state.ema is None else [last, state.ema]
+    """The last parameters and statistics, and the averaged ones if there are any, each by its own name."""
+    last = unstacked(state.params | state.statistics)
+    return [last] if state.ema is None else [last, unstacked(state.ema)]
 
 
 def _evaluation(trainer: Trainer, tensors: Params, recipe: Recipe, inputs: Inputs) -> Evaluation:

@@ -25,6 +25,7 @@ from .objectives import Objective, make_objective
 from .objectives.objective import Loss
 from .optim import average_share, learning_rate, make_optimizer
 from .sharding import batch_sharding, parameter_shardings, replicated
+from .stacks import layer_shape, members, stack_names, stacked, unstacked
 from .state_dict import canonical_shapes, load_state_dict
 
 Metrics = dict[str, jax.Array]
@@ -96,17 +97,20 @@ class Trainer:
         Raises:
             CheckpointError: Tensors that don't fit, all in one report.
         """
-        leaves = self.abstract_state()
+        abstract = self.abstract_state()
+        leaves = unstacked(abstract.params | abstract.statistics)
 
         def place(name: str, shape: tuple[int, ...], read: Callable[..., np.ndarray]) -> jax.Array:
-            leaf = (leaves.params | leaves.statistics)[name]
+            leaf = leaves[name]
             return jax.make_array_from_callback(
                 shape, leaf.sharding, lambda index: read(index or ()).astype(leaf.dtype)
             )
 
         model = nnx.clone(self.model)
         load_state_dict(model, tensors, source=source, place=place)
-        return self.start(params_of(model), statistics_of(model))
+        return self.start(
+            stacked(params_of(model), abstract.params), stacked(statistics_of(model), abstract.statistics)
+        )
 
     def step(self, state: TrainState, batch: Mapping[str, jax.Array], key: random.Key) -> tuple[TrainState, Metrics]:
         """The next state and the metrics of a step; the state that is given is donated.
@@ -155,7 +159,8 @@ def make_trainer(recipe: Recipe, config: Config, mesh: Mesh, frozen: Mapping[str
     helpers = {name: load(opened, mesh=mesh, dtype=_stored(recipe)) for name, opened in (frozen or {}).items()}
     objective = make_objective(recipe, config, helpers)
     model = nnx.eval_shape(lambda: objective.create(rngs=nnx.Rngs(params=0)))
-    optimizer = make_optimizer(recipe.optimizer, model, steps=recipe.steps)
+    first = _abstract(model, recipe)
+    optimizer = make_optimizer(recipe.optimizer, model, steps=recipe.steps, names=first[0])
 
     def start(params: Params, statistics: Params) -> TrainState:
         # A copy, for one buffer can't be donated twice.
@@ -169,8 +174,8 @@ def make_trainer(recipe: Recipe, config: Config, mesh: Mesh, frozen: Mapping[str
             carried=jax.tree.map(jnp.copy, objective.carried(params)),
         )
 
-    first = jax.eval_shape(start, *_abstract(model, recipe))
-    shardings = _state_shardings(first, parameter_shardings(model, mesh), mesh)
+    tensors = stacked(parameter_shardings(model, mesh), first[0] | first[1])
+    shardings = _state_shardings(jax.eval_shape(start, *first), tensors, mesh)
     arrays = {name: params_of(model) | statistics_of(model) for name, model in objective.frozen.items()}
     given = (
         {name: parameter_shardings(model, mesh) for name, model in objective.frozen.items()},
@@ -254,7 +259,10 @@ def make_train_step(
 
 def mixed(params: Mapping[str, jax.Array], dtype: jax.typing.DTypeLike) -> Params:
     """Parameters as a computation in a precision takes them: `parity.recipes.is_cast` says which are cast."""
-    return {name: value.astype(dtype) if is_cast(name, value.shape) else value for name, value in params.items()}
+    return {
+        name: value.astype(dtype) if is_cast(members(name)[0], layer_shape(name, value.shape)) else value
+        for name, value in params.items()
+    }
 
 
 def _gradients(
@@ -275,7 +283,7 @@ def _gradients(
         # The cast is part of the differentiated function: gradients come back in the parameters' own precision.
         bound = bind(model, mixed(params, precision), statistics)
         loss = objective.loss(bound, helpers, state.carried, inputs, key)
-        return loss.value, (loss, statistics_of(bound))
+        return loss.value, (loss, stacked(statistics_of(bound), statistics))
 
     differentiated = jax.grad(compute, has_aux=True)
     parts = objective.recipe.accumulate
@@ -312,10 +320,20 @@ def _stored(recipe: Recipe) -> Any:
     return jnp.float64 if recipe.precision == "float64" else jnp.float32
 
 
-def _abstract(model: Any, recipe: Recipe) -> tuple[Params, Params]:
-    """Parameters and statistics without memory, in the type in which they are kept."""
-    tensors = params_of(model), statistics_of(model)
-    return jax.tree.map(lambda value: jax.ShapeDtypeStruct(value.shape, _stored(recipe)), tensors)
+def _abstract(model: Any, recipe: Recipe) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Parameters and statistics without memory, in the type in which they are kept, and stacked where they are scanned.
+
+    Args:
+        model: What is trained, without memory.
+        recipe: The recipe of the run.
+    """
+    params, statistics = (
+        {name: jax.ShapeDtypeStruct(value.shape, _stored(recipe)) for name, value in tensors.items()}
+        for tensors in (params_of(model), statistics_of(model))
+    )
+    if not recipe.execution.scan:
+        return params, statistics
+    return stacked(params, stack_names(params)), stacked(statistics, stack_names(statistics))
 
 
 def _state_shardings(state: TrainState, tensors: Mapping[str, jax.sharding.NamedSharding], mesh: Mesh) -> TrainState:

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 import vit_jax.optim
 import vit_jax.random
 import vit_jax.sharding
+import vit_jax.stacks
 import vit_jax.state_dict
 import vit_jax.train_step
 import vit_torch.optim
@@ -108,7 +109,7 @@ class FlaxRun:
 
     def _canonical(self, tree: Mapping[str, Any]) -> dict[str, np.ndarray]:
         rules = {name: rule for name, _, rule, _ in vit_jax.state_dict.named_leaves(self.trainer.model)}
-        arrays = {name: np.asarray(value) for name, value in tree.items()}
+        arrays = {name: np.asarray(value) for name, value in vit_jax.stacks.unstacked(tree).items()}
         return {name: rules[name].to_canonical(value) if name in rules else value for name, value in arrays.items()}
 
 

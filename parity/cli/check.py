@@ -69,13 +69,7 @@ def check(
     model = said.target(target, target_size=image_size)
     given: dict[str, Any] = {"dtypes": dtypes, "depth": depth, "image_size": image_size, "seed": seed}
     given |= {} if batch_size is None else {"batch_size": batch_size}
-    run: dict[str, Callable[[], CheckReport]] = {
-        "forward": lambda: checks.check_forward(model, **given),
-        "layers": lambda: checks.check_layers(model, **given),
-        "gradients": lambda: checks.check_gradients(model, stochastic=stochastic, **given),
-        "training": lambda: _training(model, steps, given),
-        "precision": lambda: checks.check_precision(model, **given),
-    }
+    run = _levels(model, given, stochastic=stochastic, steps=steps)
     found = []
     for name in dict.fromkeys(level or ("forward",)):
         found.append(run[name]())
@@ -85,6 +79,21 @@ def check(
     if report is not None:
         print_rich(f"report in {checks.write_document(found, report)}")
     return 0 if all(one.passed for one in found) else 1
+
+
+def _levels(
+    model: str | Config | Checkpoint, given: dict[str, Any], *, stochastic: bool, steps: int
+) -> dict[str, Callable[[], CheckReport]]:
+    """The check of each level."""
+    from .. import checks
+
+    return {
+        "forward": lambda: checks.check_forward(model, **given),
+        "layers": lambda: checks.check_layers(model, **given),
+        "gradients": lambda: checks.check_gradients(model, stochastic=stochastic, **given),
+        "training": lambda: _training(model, steps, given),
+        "precision": lambda: checks.check_precision(model, **given),
+    }
 
 
 def _training(target: str | Config | Checkpoint, steps: int, given: dict[str, Any]) -> CheckReport:

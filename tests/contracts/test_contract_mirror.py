@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 ONE_SIDED = {
     "vit_jax/sharding.py": "meshes",
     "vit_jax/layers/constrain.py": "meshes",
+    "vit_jax/stacks.py": "PyTorch runs block after block",
     "vit_torch/parallel.py": "JAX has process_index and process_count",
     "vit_jax/functional.py": "PyTorch has torch.func.functional_call",
 }
@@ -31,7 +32,19 @@ ONE_SIDED_NAMES = {
     "vit_torch/state_dict.py:numpy_dtype": "JAX's types are NumPy's",
 }
 # What a framework needs and the other hasn't.
-OWN_PARAMETERS = {"rngs", "axes", "dtype", "device", "devices", "mesh", "place", "parallel", "start", "optimizer"}
+OWN_PARAMETERS = {
+    "rngs",
+    "axes",
+    "dtype",
+    "device",
+    "devices",
+    "mesh",
+    "place",
+    "parallel",
+    "start",
+    "optimizer",
+    "names",
+}
 OWN_METHODS = {"reset_parameters", "set_view", "extra_repr"}
 # An annotation in a framework's words is compared with nothing.
 FRAMEWORK_WORDS = ("Array", "Tensor", "jax", "jnp", "nnx", "torch", "nn.")

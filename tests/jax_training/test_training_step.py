@@ -104,13 +104,16 @@ def lines_of_code(recipe: recipes.Recipe, depth: int) -> int:
     with jax.set_mesh(mesh):
         trainer = make_trainer(recipe, recipe.config(), mesh)
         lowered = trainer.lower(trainer.abstract_state(), batch(), jax.eval_shape(lambda: random.key(0)))
-    # Stacking the stored blocks and AdamW take some lines for each tensor; the blocks' matmuls are what must not grow.
-    return lowered.as_text().count("stablehlo.dot_general")
+    return lowered.as_text().count("\n")
 
 
 def test_compiled_code_is_flat_in_depth_when_scanned(recipe):
+    """Optimiser, layer-wise learning rates, average and all: no line is written for each block."""
+    optimizer = dataclasses.replace(recipe.optimizer, layer_decay=0.8, clip_norm=1.0)
+    recipe = dataclasses.replace(recipe, optimizer=optimizer, ema_decay=0.9)
     scanned = dataclasses.replace(recipe, execution=Execution(scan=True))
-    assert lines_of_code(scanned, 3) == lines_of_code(scanned, 9)
+    # With few blocks another split of keys may have their number, and share a function.
+    assert lines_of_code(scanned, 8) == lines_of_code(scanned, 16)
     assert lines_of_code(recipe, 9) > 2 * lines_of_code(recipe, 3)
 
 

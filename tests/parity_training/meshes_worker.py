@@ -26,6 +26,8 @@ import vit_torch.random
 import vit_torch.state_dict
 import vit_torch.train_step
 from parity.compare import compare
+from parity.configs import Execution
+from vit_jax.stacks import unstacked
 
 STEPS = 6
 RECIPE_HERE = dataclasses.replace(
@@ -33,7 +35,7 @@ RECIPE_HERE = dataclasses.replace(
     steps=STEPS,
     batch_size=32,
     optimizer=dataclasses.replace(RECIPE.optimizer, warmup_steps=2),
-    overrides=RECIPE.overrides | {"depth": 1},
+    overrides=RECIPE.overrides | {"depth": 2},
     # Gradients in two parts: on a mesh they could mix up rows.
     accumulate=2,
 )
@@ -46,14 +48,16 @@ def flax(shape: tuple[int, int, int], devices: int, data) -> tuple[list[float], 
     names = ("data", "fsdp", "tensor")
     mesh = vit_jax.sharding.make_mesh(**dict(zip(names, shape, strict=True)), devices=jax.devices()[:devices])
     losses = []
+    # On a mesh the state has the blocks as one.
+    recipe = dataclasses.replace(RECIPE_HERE, execution=Execution(scan=devices > 1))
     with jax.set_mesh(mesh):
-        trainer = vit_jax.train_step.make_trainer(RECIPE_HERE, RECIPE_HERE.config(10), mesh)
+        trainer = vit_jax.train_step.make_trainer(recipe, recipe.config(10), mesh)
         rules = {name: rule for name, _, rule, _ in vit_jax.state_dict.named_leaves(trainer.model)}
 
         def trees(state) -> Trees:
             parts = {"params": state.params, "ema": state.ema, **vit_jax.optim.moments_of(state.opt_state)}
             return {
-                part: {name: rules[name].to_canonical(np.asarray(value)) for name, value in arrays.items()}
+                part: {name: rules[name].to_canonical(np.asarray(value)) for name, value in unstacked(arrays).items()}
                 for part, arrays in parts.items()
             }
 

@@ -11,12 +11,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from parity.configs import Execution
 
 from .. import random
+from ..stacks import stack_layers, take_layers
 from .constrain import constrain_batch
 from .rope import Rotation
 
@@ -59,7 +61,7 @@ def run_blocks(
     keys = random.split(key, len(blocks))
     # Subtracted before it is rounded, or a mask could differ from the twin's; and not of a fixed type: in a float64
     # model a rate rounded to float32 would be 1e-8 away.
-    keep_rates = jnp.asarray([1 - rate for rate in drop_path_rates], float)
+    keep_rates = list(1 - np.asarray(drop_path_rates))
     rates = keep_rates if any(drop_path_rates) else [None] * len(blocks)
     outputs: list[Tokens] = []
     own = rotation if isinstance(rotation, list) else [None] * len(blocks)
@@ -71,9 +73,9 @@ def run_blocks(
         members = list(zip(*inputs, strict=True))
         run = _body(graphdefs[0], shared, execution, collect=collect, scanned=len(members) > 1)
         if len(members) > 1:
-            x, (stacked, changes) = jax.lax.scan(run, x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *members))
+            x, (stacked, changes) = jax.lax.scan(run, x, jax.tree.map(lambda *leaves: stack_layers(leaves), *members))
             outputs += list(stacked) if collect else []
-            changes = [jax.tree.map(lambda leaf, i=i: leaf[i], changes) for i in range(len(members))]
+            changes = _by_layer(changes, len(members))
         else:
             x, (output, *changes) = run(x, members[0])
             outputs += [output] if collect else []
@@ -123,6 +125,13 @@ def _body(
         return run
     dots = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
     return jax.checkpoint(run, policy=dots if execution.remat == "dots" else None, prevent_cse=not scanned)
+
+
+def _by_layer(stacks: Any, count: int) -> list[Any]:
+    """A tree for each layer, of a tree of stacks."""
+    leaves, structure = jax.tree.flatten(stacks)
+    layers = [take_layers(leaf, count) for leaf in leaves]
+    return [jax.tree.unflatten(structure, [each[index] for each in layers]) for index in range(count)]
 
 
 def _values(block: nnx.Module) -> dict[Any, jax.Array]:
