@@ -101,13 +101,13 @@ class InitialTensors(Tensors):
         shape = self._shapes[name]
         special = self._config.initial(name, shape, self._generator(name, 0))
         if special is not None:
-            return np.ascontiguousarray(special.astype(np.float32)[index])
+            return np.array(special.astype(np.float32)[index], order="C")
         chosen = law(name, self._shapes, self._config, self._initialization)
         first, last, _ = index[0].indices(shape[0]) if index and shape else (0, shape[0] if shape else 1, 1)
         row = math.prod(shape[1:])
         values = self._draw(name, chosen, first * row, max(first, last) * row)
         values = values.reshape(max(0, last - first), *shape[1:]) if shape else values.reshape(())
-        return np.ascontiguousarray(values[(slice(None), *index[1:])] if index else values)
+        return np.array(values[(slice(None), *index[1:])] if index else values, order="C")
 
     def _draw(self, name: str, chosen: Law, start: int, stop: int) -> np.ndarray:
         """The numbers from one place of the flattened tensor to another."""

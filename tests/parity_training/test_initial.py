@@ -37,13 +37,20 @@ def tensors_of(config: configs.Config, initialization: str = "timm", seed: int =
 @pytest.mark.parametrize("initialization", ["timm", "jax", "moco", "big_vision"])
 def test_a_part_is_a_part_of_the_whole(initialization):
     # One that many counters share, one of four axes, one of one, and one that is a number.
-    shapes = {"a.weight": (700, 300), "proj.weight": (64, 3, 16, 16), "b.bias": (64,), "cls_token": (1, 1, 48)}
+    shapes = {
+        "a.weight": (700, 300),
+        "proj.weight": (64, 3, 16, 16),
+        "b.bias": (64,),
+        "cls_token": (1, 1, 48),
+        "scale": (),
+    }
     drawn = InitialTensors(shapes, configs.get("vit_digits"), initialization, 3)
     rows = (slice(0, 1), slice(0, 350), slice(350, 700), slice(217, 440), slice(63, 64))
     for name in shapes:
         whole = drawn[name]
         assert whole.shape == shapes[name]
         assert whole.dtype == np.float32
+        assert drawn.slice(name, ()).shape == shapes[name]
         for part in rows:
             for index in ((part,), (part, slice(None, 7)), (slice(None),)):
                 if len(index) <= whole.ndim:
