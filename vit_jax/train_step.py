@@ -37,6 +37,9 @@ Differentiate = Callable[..., tuple[tuple[Loss, Params], Params]]
 class TrainState:
     """What a step changes.
 
+    Where blocks are scanned, those that are alike have one array for each of their tensors (`vit_jax/stacks.py`);
+    `stacks.unstacked_state` gives each by its own name.
+
     Attributes:
         step: The number of steps that were made, int32.
         params: What is trained, by canonical name, float32 or float64.

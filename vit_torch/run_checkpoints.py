@@ -123,7 +123,7 @@ def write_training(state: TrainingState, directory: Path) -> None:
         directory: The directory of the new run.
     """
     config = state.config()
-    written = make_trainer(state.recipe, config).init(0)
+    written = make_trainer(state.recipe, config).load(state.params)
     _fill(written, state)
     with RunDirectory(directory, state.recipe, config, resume=False, origin=state.origin) as run:
         run.save(state.step, written, dict(state.data))
@@ -141,7 +141,7 @@ def read_state(path: Path, trainer: Trainer, recipe: Recipe) -> tuple[TrainState
         CheckpointError: The same as from `parity.bridge.read_training`.
     """
     saved = read_training(path)
-    state = trainer.init(0)
+    state = trainer.load(saved.params)
     _fill(state, dataclasses.replace(saved, recipe=recipe))
     return state, dict(saved.data)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -32,9 +32,9 @@ from ..configs import Config
 from ..recipes import Recipe
 from ..tolerances import PRECISION, PRECISION_AVERAGE, PRECISION_IN_TRAINING, PRECISION_NORM
 from .report import CheckReport, Part, PrecisionReport
-from .runs import Batch, FlaxRun, TorchRun, batches_of, source_of
-from .target import ImageSize, check_dtypes, open_target
-from .training import RECIPE, of_steps, recipe_of
+from .runs import Batch, FlaxRun, TorchRun, batches_of
+from .target import ImageSize, check_dtypes
+from .training import open_training
 from .twins import DTYPES, Tensors, exact_jax
 
 # Gradients by the name of the framework.
@@ -79,40 +79,45 @@ def check_precision(
     narrow = [dtype for dtype in dtypes if dtype != "float64"]
     if not narrow:
         raise ValueError(f"dtypes: got {', '.join(dtypes)}, expected float32 or bfloat16, to be held against float64")
-    source = source_of(recipe or RECIPE)
-    target = open_target(
+    source, target, recipe, frozen = open_training(
         model,
+        recipe,
+        steps=1,
         depth=depth,
         image_size=image_size,
         batch_size=batch_size,
         seed=seed,
-        num_classes=source.num_classes,
         work="backward",
     )
-    recipe = of_steps(recipe or recipe_of(target.config), 1, batch_size, seed)
-    config = target.config.with_rates(**recipe.drop_rates())
     # Every precision starts from what float32 can hold.
     tensors = {name: np.asarray(value).astype(np.float32) for name, value in target.tensors.items()}
-    with closing(batches_of(source, recipe, config)) as batches:
+    with closing(batches_of(source, recipe, target.config)) as batches:
         batch = next(batches)
-    exact = _gradients(recipe, "float64", config, tensors, batch, mesh)
-    averages, precisions = _averages(tensors), []
+
+    def gradients(dtype: str) -> Gradients:
+        run = dataclasses.replace(recipe, precision=dtype)
+        return _gradients(run, target.config, tensors, frozen, batch, mesh)
+
+    exact, averages, precisions = gradients("float64"), _averages(tensors), []
     for dtype in narrow:
-        found = _gradients(recipe, dtype, config, tensors, batch, mesh)
-        parts = _parts(found, exact, dtype, with_statistics=any(map(is_statistic, tensors)))
+        parts = _parts(gradients(dtype), exact, dtype, with_statistics=any(map(is_statistic, tensors)))
         precisions.append(PrecisionReport(dtype=dtype, parts=(*parts, *averages)))
     settings = {"accumulate": recipe.accumulate} | dataclasses.asdict(recipe.execution)
     return CheckReport.of("precision", target, seed, precisions, target.faults, **settings)
 
 
 def _gradients(
-    recipe: Recipe, dtype: str, config: Config, tensors: Tensors, batch: Batch, mesh: Mesh | None
+    recipe: Recipe,
+    config: Config,
+    tensors: Tensors,
+    frozen: Mapping[str, Checkpoint],
+    batch: Batch,
+    mesh: Mesh | None,
 ) -> Gradients:
     """Those of the first step in either framework, in the order of the backward pass."""
-    recipe = dataclasses.replace(recipe, precision=dtype)
-    with exact_jax(DTYPES[dtype]):
-        flax = FlaxRun(recipe, config, tensors, mesh=mesh).gradients(batch)
-    found = TorchRun(recipe, config, tensors).gradients(batch)
+    with exact_jax(DTYPES[recipe.precision]):
+        flax = FlaxRun(recipe, config, tensors, frozen, mesh).gradients(batch)
+    found = TorchRun(recipe, config, tensors, frozen).gradients(batch)
     return {
         "flax": {name: flax[name] for name in reversed(found)},
         "torch": {name: found[name] for name in reversed(found)},

@@ -18,14 +18,14 @@ import vit_torch.train_step
 from ..checkpoints import Checkpoint
 from ..compare import layer_scales
 from ..configs import Config
-from ..data import Augmentation
+from ..data import Augmentation, Source
 from ..recipes import Data, Optimizer, Recipe
 from ..recipes.objectives import OBJECTIVES
 from ..runs.frozen import check_frozen, open_frozen
 from ..tolerances import TRAINING_LOSS, TRAINING_STATE
 from .report import CheckReport, Part, PrecisionReport
 from .runs import Batch, FlaxRun, TorchRun, batches_of, source_of
-from .target import ImageSize, check_dtypes, open_target
+from .target import ImageSize, Target, Work, check_dtypes, open_target
 from .twins import DTYPES, Tensors, exact_jax
 
 # Changes PyTorch's first state, to see whether the check notices.
@@ -84,6 +84,42 @@ def check_training(
         CheckpointError: Not a readable checkpoint.
     """
     check_dtypes(dtypes)
+    if recipe is not None:
+        _check_generator(recipe)
+    source, target, recipe, frozen = open_training(
+        model,
+        recipe,
+        steps=steps,
+        depth=depth,
+        image_size=image_size,
+        batch_size=batch_size,
+        seed=seed,
+        work="training",
+    )
+    precisions = []
+    for dtype in dtypes:
+        run = dataclasses.replace(recipe, precision=dtype)
+        with closing(batches_of(source, run, target.config)) as batches:
+            precisions.append(_train(run, target.config, target.tensors or None, frozen, batches, plant, on_step))
+    start = "from the checkpoint" if target.tensors else f"from the seed ({recipe.initialization})"
+    return CheckReport.of("training", target, seed, precisions, target.faults, steps=steps, start=start)
+
+
+def open_training(
+    model: str | Path | Config | Checkpoint,
+    recipe: Recipe | None,
+    *,
+    steps: int,
+    depth: int | None,
+    image_size: ImageSize,
+    batch_size: int,
+    seed: int,
+    work: Work,
+) -> tuple[Source, Target, Recipe, dict[str, Checkpoint]]:
+    """What a check of training is about: images, model, the recipe of the steps, and the models that help.
+
+    Arguments are those of `check_training`, and `open_target`'s `work`.
+    """
     source = source_of(recipe or RECIPE)
     target = open_target(
         model,
@@ -92,21 +128,13 @@ def check_training(
         batch_size=batch_size,
         seed=seed,
         num_classes=source.num_classes,
-        work="training",
+        work=work,
     )
-    recipe = recipe or recipe_of(target.config)
-    _check_generator(recipe)
+    recipe = of_steps(recipe or recipe_of(target.config), steps, batch_size, seed)
     target = dataclasses.replace(target, config=target.config.with_rates(**recipe.drop_rates()))
-    recipe = of_steps(recipe, steps, batch_size, seed)
     frozen = open_frozen(recipe)
     check_frozen(frozen, target.config, source)
-    precisions = []
-    for dtype in dtypes:
-        run = dataclasses.replace(recipe, precision=dtype)
-        with closing(batches_of(source, run, target.config)) as batches:
-            precisions.append(_train(run, target.config, target.tensors or None, frozen, batches, plant, on_step))
-    start = "from the checkpoint" if target.tensors else f"from the seed ({recipe.initialization})"
-    return CheckReport.of("training", target, seed, precisions, target.faults, steps=steps, start=start)
+    return source, target, recipe, frozen
 
 
 def _check_generator(recipe: Recipe) -> None:

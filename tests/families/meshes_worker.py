@@ -11,10 +11,10 @@ import jax
 import numpy as np
 
 import vit_jax.random
+from parity.checks.runs import batches_of, source_of
 from parity.checks.training import recipe_of
 from parity.compare import compare, layer_scales
 from parity.configs import get
-from parity.data import open_source, train_batches
 from parity.recipes import Recipe
 from vit_jax.sharding import batch_sharding, make_mesh
 from vit_jax.train_step import make_trainer
@@ -27,19 +27,10 @@ MESHES: dict[str, Mapping[str, int]] = {
 STEPS = 2
 
 
-def batches_of(recipe: Recipe, config: Any) -> list[dict[str, np.ndarray]]:
-    """The first batches, of as many channels as the model takes."""
-    iterator = train_batches(
-        open_source(recipe.data.name, recipe.data.train_split).with_channels(config.in_chans),
-        batch_size=recipe.batch_size,
-        image_size=config.image_size,
-        preprocessing=config.preprocessing,
-        augmentation=recipe.data.augmentation,
-        seed=recipe.seed,
-        num_threads=0,
-    )
-    with closing(iterator):
-        return [{name: np.array(value) for name, value in next(iterator).items()} for _ in range(STEPS)]
+def first_batches(recipe: Recipe, config: Any) -> list[dict[str, np.ndarray]]:
+    """As many as there are steps."""
+    with closing(batches_of(source_of(recipe), recipe, config)) as batches:
+        return [next(batches) for _ in range(STEPS)]
 
 
 def first_state(recipe: Recipe, config: Any) -> Any:
@@ -74,7 +65,7 @@ def distances(name: str) -> dict[str, Any]:
     recipe = Recipe(**{**vars(recipe), "model": name, "precision": "float64", "steps": 10, "label_smoothing": 0.0})
     # As few units as there can be: what takes long is to compile a program for each mesh.
     config = recipe.config(10).shortened(1)
-    batches = batches_of(recipe, config)
+    batches = first_batches(recipe, config)
     first = first_state(recipe, config)
     reference, _ = steps(recipe, config, make_mesh(data=1, devices=jax.devices()[:1]), first, batches)
     apart, split = {}, {}

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from parity import checkpoints, configs, recipes
-from parity.checks import check_training, random_parameters
+from parity.checks import check_precision, check_training, random_parameters
 from parity.checks.runs import TorchRun
 from parity.checks.training import RECIPE
 from parity.recipes import Distillation, is_cast
@@ -51,6 +51,12 @@ def recipe(teacher, **options):
 def test_the_twins_learn_the_same(teachers, student, teacher, options):
     chosen = recipe(teachers[teacher], **options)
     report = check_training(student, steps=STEPS, dtypes=["float64"], batch_size=4, recipe=chosen)
+    assert report.passed, report.failures
+
+
+def test_mixed_precision_is_checked_with_the_teacher(teachers):
+    chosen = recipe(teachers["same"], kind="soft", temperature=3.0)
+    report = check_precision(STUDENT, dtypes=["bfloat16"], batch_size=64, recipe=chosen)
     assert report.passed, report.failures
 
 

@@ -93,7 +93,7 @@ class Objective:
         Such as a teacher that is an average of the student, or a centre. It is kept in checkpoints and never optimised.
 
         Args:
-            params: The first parameters by canonical name.
+            params: The first parameters by canonical name, stacked where blocks are scanned (`vit_jax/stacks.py`).
         """
         return {}
 
@@ -102,7 +102,7 @@ class Objective:
 
         Args:
             carried: What was carried before the step.
-            params: The new parameters by canonical name.
+            params: The new parameters, likewise.
             seen: What `loss` gave of the batch.
             step: Steps that were made before this one.
         """
