@@ -295,6 +295,7 @@ def test_a_head_of_another_number_of_classes(checkpoint, tmp_path):
 def test_a_run_that_was_stopped_leaves_no_model(capsys, tmp_path):
     """And says how to go on; the same command then ends with one."""
     pytest.importorskip("vit_torch.train", reason="training needs torch", exc_type=ImportError)
+    pytest.importorskip("tensorflow_datasets")
     sizes = ("--steps", 2, "--batch-size", 8, "--optimizer.warmup-steps", 0, "--data.num-threads", 0)
     command = ("train", "digits", "--framework", "torch", "--directory", tmp_path / "run", *sizes)
     code, out, _ = run(capsys, *command, "--stop-at", 1)

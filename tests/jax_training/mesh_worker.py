@@ -30,7 +30,7 @@ RECIPE = recipes.get(
     overrides={"depth": 2, "embed_dim": 32, "mlp_dim": 64, "num_heads": 4},
     batch_size=16,
     steps=20,
-    optimizer=recipes.Optimizer(learning_rate=3e-3, warmup_steps=5, weight_decay=0.05),
+    optimizer=recipes.Optimizer(learning_rate=1e-2, warmup_steps=5, weight_decay=0.05),
     # Masks that depended on the mesh would show in the loss.
     drop_rate=0.1,
     drop_path_rate=0.2,

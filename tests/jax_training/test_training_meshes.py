@@ -34,7 +34,7 @@ def check_loss_curve(mesh: str, losses: list[float], one: list[float]) -> None:
 def check_what_is_split(results: dict) -> None:
     assert results["1"]["split"] == []
     fsdp, tensor = set(results["8 fsdp"]["split"]), set(results["4 tensor"]["split"])
-    block = {f"blocks.0.{name}.weight" for name in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")}
+    block = {f"blocks.0-1.{name}.weight" for name in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")}
     assert block <= fsdp & tensor
     assert "head.weight" in fsdp
     assert "head.weight" not in tensor  # 4 doesn't divide 10 classes
