@@ -145,6 +145,7 @@ def _geometric(old: int, new: int) -> np.ndarray:
 REL_POS_KERNELS: dict[str, Callable[[int, int], np.ndarray]] = {
     "geometric": _geometric,
     "bilinear": KERNELS["bilinear"],
+    "bicubic": KERNELS["bicubic"],
 }
 
 

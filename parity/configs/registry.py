@@ -13,6 +13,7 @@ from .base import ModelConfig
 from .fields import check_fields, check_values, parts_of, shown
 from .models import NORMALIZATIONS
 from .preprocessing import Preprocessing
+from .swin import SwinConfig
 from .vit import VitConfig
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ AnyDataclass = TypeVar("AnyDataclass", bound="DataclassInstance")
 # The name by which a JSON file says which class its fields belong to.
 FAMILIES: dict[str, type[Config]] = {
     "vit": VitConfig,
+    "swin": SwinConfig,
 }
 
 

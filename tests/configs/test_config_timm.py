@@ -1,7 +1,7 @@
 """Every registered model against timm's entries: constructor arguments and parameter counts, without a framework.
 
-`tests/data/timm_entries.jsonl` holds, for each pretrained tag of timm 1.0.31, what timm's own `create_model` passed to
-the constructor and how many parameters came of it.
+`tests/data/timm_entries.jsonl` holds, for each pretrained tag of timm 1.0.31, and `timm_swin_entries.jsonl` of its Swin
+Transformers, what timm's own `create_model` passed to the constructor and how many parameters came of it.
 """
 
 from __future__ import annotations
@@ -16,9 +16,15 @@ import pytest
 from parity import configs
 from parity.checkpoints import parameter_count
 
-FILE = Path(__file__).parents[1] / "data" / "timm_entries.jsonl"
-ENTRIES = [json.loads(line) for line in FILE.read_text().splitlines()]
-ARCHITECTURES = {entry["name"].split(".")[0] for entry in ENTRIES}
+DATA = Path(__file__).parents[1] / "data"
+
+
+def read(file: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (DATA / file).read_text().splitlines()]
+
+
+ENTRIES, SWIN_ENTRIES = read("timm_entries.jsonl"), read("timm_swin_entries.jsonl")
+ARCHITECTURES = {entry["name"].split(".")[0] for entry in (*ENTRIES, *SWIN_ENTRIES)}
 
 # No config without its parameter count: the models that timm lacks. A change here changes what a test model is.
 NOT_IN_TIMM = {
@@ -236,6 +242,38 @@ def test_fields_and_parameter_count(entry):
     expected = fields(entry)
     assert {name: getattr(config, name) for name in expected} == expected
     assert parameter_count(config) == entry["params"]
+
+
+@pytest.mark.parametrize("entry", SWIN_ENTRIES, ids=[entry["name"] for entry in SWIN_ENTRIES])
+def test_fields_and_parameter_count_of_swin(entry):
+    """Of SwinTransformer and SwinTransformerV2; every argument is read."""
+    config, arguments = at_the_size_of(entry), dict(entry["kwargs"])
+    take, dim, windows = arguments.pop, entry["kwargs"]["embed_dim"], entry["kwargs"]["window_size"]
+    expected = dict(
+        version=2 if entry["class"] == "SwinTransformerV2" else 1,
+        image_size=tuple(take("img_size")),
+        patch_size=(take("patch_size", 4),) * 2,
+        in_chans=take("in_chans"),
+        num_classes=take("num_classes"),
+        embed_dim=take("embed_dim"),
+        mlp_dim=int(dim * take("mlp_ratio", 4.0)),
+        depths=tuple(take("depths")),
+        num_heads=tuple(take("num_heads")),
+        window_sizes=tuple(windows) if isinstance(take("window_size"), list) else (windows,) * 4,
+        trained_windows=tuple(take("pretrained_window_sizes", ())),
+        window_fit="shrink",
+        act="gelu",
+        norm_eps=1e-5,
+    )
+    assert arguments == {}
+    assert {name: getattr(config, name) for name in expected} == expected
+    assert parameter_count(config) == entry["params"]
+    if configs.hub_ids(entry["name"].split(".")[0])[0] == f"timm/{entry['name']}":
+        images = {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in vars(config.preprocessing).items()
+        }
+        assert {name: images[name] for name in entry["images"]} == entry["images"]
 
 
 def test_the_comparison_can_fail():

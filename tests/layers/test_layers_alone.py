@@ -54,6 +54,7 @@ STEM = (
 )
 x = (2, TOKENS, D)
 IMAGES = (2, 8, 12, 3)
+MAP = (2, 5, 7, D)
 MASK = np.tril(np.ones((TOKENS, TOKENS), bool))
 BIAS = np.random.default_rng(7).normal(size=(HEADS, TOKENS, TOKENS))
 PLACE = dict(dtype="float64")
@@ -101,6 +102,23 @@ TABLE: dict[str, tuple[str, tuple[Any, ...], dict[str, Any], tuple[Any, ...], di
         {},
     ),
     "RelativePositionBias": ("rel_pos.RelativePositionBias", (GRID, HEADS), {}, (), {}),
+    "WindowAttention": ("window.WindowAttention", (D, HEADS), dict(window_size=(2, 3)), (MAP,), {}),
+    "WindowAttention, shifted": (
+        "window.WindowAttention",
+        (D, HEADS),
+        dict(window_size=(2, 3), shift=(1, 1), pad_first=True),
+        (MAP,),
+        {},
+    ),
+    "CosineWindowAttention": (
+        "window.CosineWindowAttention",
+        (D, HEADS),
+        dict(window_size=(3, 2), shift=(1, 0), trained_window=5, hidden_dim=9, attn_drop_rate=0.2),
+        (MAP,),
+        dict(key=8),
+    ),
+    "PatchMerging": ("merge.PatchMerging", (D, 10), {}, (MAP,), {}),
+    "PatchMerging, norm last": ("merge.PatchMerging", (D, 10), dict(norm=LN, norm_last=True), (MAP,), {}),
     "CrossAttention": (
         "cross_attention.CrossAttention",
         (D, HEADS),
@@ -210,15 +228,16 @@ def run_torch(layer: Any, given: list[Any], options: dict[str, Any]) -> dict[str
         options["key"] = vit_torch.random.key(options["key"])
     if "dtype" in options:
         options |= dict(dtype=getattr(torch, options["dtype"]), device=torch.device("cpu"))
+    on_maps = any(isinstance(part, nn.Conv2d) or hasattr(part, "channels_first") for part in layer.modules())
+    # What neither convolves nor says that it takes maps has channels last, as tokens have them.
     maps = [
-        torch.from_numpy(each.transpose(0, 3, 1, 2) if each.ndim == 4 else each)
+        torch.from_numpy(each.transpose(0, 3, 1, 2) if on_maps and each.ndim == 4 else each)
         if isinstance(each, np.ndarray)
         else each
         for each in given
     ]
     with torch.no_grad():
         found = flat(layer(*maps, **options))
-    on_maps = any(isinstance(each, np.ndarray) and each.ndim == 4 for each in given)
     return {name: (channels_last(value) if on_maps else value).numpy() for name, value in found.items()}
 
 

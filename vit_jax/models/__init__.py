@@ -12,11 +12,13 @@ from parity.configs import Config, Execution
 from parity.configs.pretrained import requested
 
 from .base import Model
+from .swin import SwinTransformer
 from .vit import VisionTransformer
 
 # The class of each config family.
 MODELS: dict[str, Callable[..., Model]] = {
     "vit": VisionTransformer,
+    "swin": SwinTransformer,
 }
 
 __all__ = ["MODELS", "Model", "VisionTransformer", "create_model", "list_models"]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...configs import VitConfig, get, name_of, replace
+from ...configs import Config, VitConfig, get, name_of, replace
 from ..accounting import LINES, CheckpointError, cut
 from ..assumed import Given
 from ..checkpoint import Checkpoint
@@ -34,7 +34,7 @@ NOT_IN_TENSORS = (
 def checkpoint_of(
     weights: Weights,
     given: Given,
-    config: VitConfig,
+    config: Config,
     filled: Sequence[FilledEntry],
     *,
     path: Path,

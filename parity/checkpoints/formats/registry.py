@@ -37,6 +37,8 @@ FORMATS = {
 SOURCES = FORMATS | {"run": run}
 # What no user says: that of a file of tensors alone.
 _OWN_NAMES = "own names"
+# What calls tensors as we do: of another family than the flat ViTs, a file of tensors alone shows nothing more.
+_CANONICAL = ("native", "timm")
 # What says all of a model, so that nothing is asked or assumed.
 _WHOLE = ("native", "run")
 _BY_DIRECTORY = {
@@ -90,7 +92,9 @@ def recognise(opened: Opened, model: Config | None = None) -> str:
             if is_format(path):
                 return format
         opened.path = _lone_file(path)
-    if model is not None and not any(isinstance(model, FORMATS[name].HOLDS) for name in FORMATS if name != "native"):
+    if model is not None and not any(
+        isinstance(model, FORMATS[name].HOLDS) for name in FORMATS if name not in _CANONICAL
+    ):
         return _OWN_NAMES
     kind = opened.weights().kind
     if kind != "canonical":

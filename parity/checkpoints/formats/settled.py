@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...configs import Preprocessing, VitConfig, get, replace
+from ...configs import Config, Preprocessing, get, replace
 from ...configs.preprocessing import HALF, IMAGENET_MEAN, IMAGENET_STD
 from ..accounting import CheckpointError
 from ..assumed import Given, say
@@ -217,14 +217,15 @@ def for_channels(images: Preprocessing, in_chans: int) -> Preprocessing:
     return replace(images, mean=(mean,), std=(std,))
 
 
-def fits(name: str, config: VitConfig) -> str:
+def fits(name: str, config: Config) -> str:
     """The name of a model that was named, if the config is that model in everything but its input and its outputs."""
-    if not name:
+    if not name or type(get(name)) is not type(config):
         return ""
-    registered = VitConfig.of(get(name))
+    registered = get(name)
     own = {field: value for field, value in vars(registered).items() if field not in _FREE}
     same = all(getattr(config, field) == value for field, value in own.items())
-    return name if same and (config.layer_scale_init is None) == (registered.layer_scale_init is None) else ""
+    scaled = [getattr(each, "layer_scale_init", None) is not None for each in (config, registered)]
+    return name if same and scaled[0] == scaled[1] else ""
 
 
 # Fields that fine-tuning changes, that projects choose for themselves, and such as change no output.

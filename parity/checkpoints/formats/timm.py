@@ -15,25 +15,28 @@ from typing import Any
 
 import numpy as np
 
-from ...configs import Config, VitConfig, close_match
+from ...configs import Config, VitConfig, close_match, replace
 from ...configs.eva import EVA_AND_BEIT
+from ...configs.swin import SwinConfig
 from ..accounting import CheckpointError
 from ..assumed import Given, say, with_fields
 from ..checkpoint import Checkpoint
 from ..containers.document import find_json, read_json
 from ..containers.files import WRITTEN_BY, Directory, is_by_us, write_directory
 from ..shapes import Shape, parameter_shapes
+from . import timm_swin
 from .canonical import Known, infer
 from .foreign import checkpoint_of
 from .meta_names import MASK_TOKEN
 from .native import CONFIG
 from .opened import Opened
-from .timm_arguments import POOLS, architectures, config_of, expressed
+from .timm_arguments import POOLS, architectures, config_of, expressed, images_of
 from .translate import FilledEntry, Theirs, Unused
 from .weights import Weights
 
 UNUSED = (
     Unused(r"(.*\.)?relative_position_index", "follows from the grid"),
+    Unused(r"(.*\.)?(attn_mask|relative_coords_table)", "follows from the windows"),
     Unused(r"rope\.(bands|periods|t_[xy]|pos_embed(_cached)?)", "rotary positions, which follow from the config"),
     # Buffers that a state_dict leaves out and an archive of TorchScript has.
     Unused(r"(.*\.)?attn\.k_bias", "checked to be zeros: the key has no bias"),
@@ -60,7 +63,7 @@ def is_timm(path: Path) -> bool:
 
 
 # The families that have names here.
-HOLDS: tuple[type[Config], ...] = (VitConfig,)
+HOLDS: tuple[type[Config], ...] = (VitConfig, SwinConfig)
 TARGET = Directory(documents=(CONFIG,), is_ours=lambda path: is_timm(path) and is_by_us(path / CONFIG))
 
 
@@ -78,11 +81,14 @@ def read(opened: Opened, given: Given) -> Checkpoint:
     _check_key_biases(weights)
     theirs = {our_name(name): name for name in weights.tensors}
     shapes = {name: weights.shapes[their] for name, their in theirs.items() if not _is_unused(their)}
-    config, name = None, None
+    config: Config | None = None
+    name = None
     if path.is_dir() and is_timm(path):
         config, name = _of_document(path / CONFIG, shapes, given)
     if config is None:
         config = infer(shapes, given, path=path, known=_known(weights, opened.tensors()))
+    if isinstance(config, SwinConfig):
+        theirs = {timm_swin.our_head(name): their for name, their in theirs.items()}
     default = functools.partial(their_name, architecture=name or "")
     filled = [
         FilledEntry(ours, shape, (theirs.get(ours, default(ours)),), "", (), None)
@@ -91,19 +97,22 @@ def read(opened: Opened, given: Given) -> Checkpoint:
     return checkpoint_of(weights, given, config, filled, path=path, unused=UNUSED, name=name, format="timm")
 
 
-def _of_document(file: Path, shapes: Mapping[str, Shape], given: Given) -> tuple[VitConfig | None, str | None]:
+def _of_document(file: Path, shapes: Mapping[str, Shape], given: Given) -> tuple[Config | None, str | None]:
     """The config of timm's document, and the architecture's name; None of a model that it doesn't say all of.
 
     What timm 0.8 and before wrote has no arguments, whatever the model was made with: its architecture then is as good
     as a model that the user names.
     """
-    if given.like is not None and not given.name:
+    if given.model is not None and not given.name:
         return None, None
     data = read_json(file)
     try:
         name = (given.name or str(data["architecture"])).partition(".")[0]
+        if name in timm_swin.architectures():
+            return _of_swin(data, name, given), name
         if name not in architectures():
-            which = f"expected one of timm's ViTs{close_match(name, architectures())}"
+            known = [*architectures(), *timm_swin.architectures()]
+            which = f"expected one of timm's ViTs or Swin Transformers{close_match(name, known)}"
             raise ValueError(f"architecture: got {name!r}, {which}; name the model that it is like with --model NAME")
         config = config_of(data, name, shapes)
         _check_classes(config, shapes, given)
@@ -114,6 +123,14 @@ def _of_document(file: Path, shapes: Mapping[str, Shape], given: Given) -> tuple
         return with_fields(config, {field: given.take(field) for field in given.fields}), name
     except (ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{file}: {error}") from None
+
+
+def _of_swin(data: Mapping[str, Any], name: str, given: Given) -> SwinConfig:
+    """The config of a Swin Transformer's document; a named model has the document's arguments, too."""
+    config = timm_swin.config_of(data, name)
+    config = replace(config, preprocessing=images_of(data, config, config.in_chans))
+    given.model = config if given.model is not None else None
+    return with_fields(config, {field: given.take(field) for field in given.fields})
 
 
 def _check_classes(config: VitConfig, shapes: Mapping[str, Shape], given: Given) -> None:
@@ -129,20 +146,27 @@ def _check_classes(config: VitConfig, shapes: Mapping[str, Shape], given: Given)
     raise ValueError(f"num_classes: got {config.num_classes}, but {found}; if the file is right, {said}")
 
 
-def write(path: str | Path, config: VitConfig, tensors: Mapping[str, np.ndarray], *, name: str = "", **_: Any) -> None:
+def write(path: str | Path, config: Config, tensors: Mapping[str, np.ndarray], *, name: str = "", **_: Any) -> None:
     """Writes a directory that `timm.create_model("local-dir:...", pretrained=True)` loads, whole or not at all.
 
     Raises:
         CheckpointError: timm has no architecture and arguments for the config, or something else is in the way.
     """
     path = Path(path)
-    architecture, arguments = expressed(path, config, name)
+    if isinstance(config, SwinConfig):
+        architecture, arguments = timm_swin.expressed(path, config, name)
+        shown: dict[str, Any] = dict(num_features=config.dims[-1], global_pool="avg")
+        classifier: str | list[str] = "head.fc"
+    else:
+        config = VitConfig.of(config)
+        architecture, arguments = expressed(path, config, name)
+        shown = dict(num_features=config.embed_dim, global_pool=POOLS.get(config.global_pool, config.global_pool))
+        classifier = ["head", "head_dist"] if config.dist_token else "head"
     images = config.preprocessing
     data = {
         "architecture": architecture,
         "num_classes": config.num_classes,
-        "num_features": config.embed_dim,
-        "global_pool": POOLS.get(config.global_pool, config.global_pool),
+        **shown,
         "model_args": arguments,
         "pretrained_cfg": {
             "custom_load": False,
@@ -155,11 +179,11 @@ def write(path: str | Path, config: VitConfig, tensors: Mapping[str, np.ndarray]
             "std": list(images.std),
             "num_classes": config.num_classes,
             "first_conv": "patch_embed.proj",
-            "classifier": ["head", "head_dist"] if config.dist_token else "head",
+            "classifier": classifier,
         },
     }
     added = {}
-    if config.num_classes and not config.head_bias:  # timm's heads have one
+    if isinstance(config, VitConfig) and config.num_classes and not config.head_bias:  # timm's heads have one
         added["head.bias"] = np.zeros(config.num_classes, np.float32)
     theirs = Theirs(_filled(config, architecture), tensors, added=added)
     write_directory(path, TARGET, theirs, {CONFIG: data | WRITTEN_BY})
@@ -189,7 +213,7 @@ def _is_unused(name: str) -> bool:
     return any(re.fullmatch(rule.theirs, name) for rule in UNUSED)
 
 
-def _filled(config: VitConfig, architecture: str) -> list[FilledEntry]:
+def _filled(config: Config, architecture: str) -> list[FilledEntry]:
     return [
         FilledEntry(name, shape, (their_name(name, architecture),), "", (), None)
         for name, shape in parameter_shapes(config).items()

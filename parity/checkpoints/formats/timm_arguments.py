@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ...configs import Rope, VitConfig, close_match, get, name_of, names, replace
+from ...configs import Config, Preprocessing, Rope, VitConfig, close_match, get, name_of, replace
 from ...configs.eva import EVA_AND_BEIT
 from ..accounting import CheckpointError
 from .settled import for_channels
@@ -65,7 +65,7 @@ POOLS = {"none": ""}
 
 def architectures() -> list[str]:
     """Registered models that are timm's."""
-    return [name for name in names() if not name.startswith("vit_test") and name != "vit_digits"]
+    return [name for name in sorted(VitConfig.registered) if not name.startswith("vit_test") and name != "vit_digits"]
 
 
 def config_of(data: Mapping[str, Any], architecture: str, tensors: Mapping[str, Any]) -> VitConfig:
@@ -89,16 +89,20 @@ def config_of(data: Mapping[str, Any], architecture: str, tensors: Mapping[str, 
         fields |= {"global_pool": pool, "fc_norm": "fc_norm.weight" in tensors, "final_norm": "norm.weight" in tensors}
     else:
         fields |= norms_of(arguments, config, config.global_pool, architecture)
-    pretrained = data.get("pretrained_cfg") or {}
-    num_classes = data.get("num_classes", pretrained.get("num_classes"))
+    num_classes = data.get("num_classes", (data.get("pretrained_cfg") or {}).get("num_classes"))
     if num_classes is not None:
         fields["num_classes"] = num_classes
+    fields["preprocessing"] = images_of(data, config, fields.get("in_chans", config.in_chans))
+    return with_whole_patches(config, fields)
+
+
+def images_of(data: Mapping[str, Any], config: Config, in_chans: int) -> Preprocessing:
+    """The preprocessing that timm's `config.json` says; of the rest, a model's own."""
+    pretrained = data.get("pretrained_cfg") or {}
     keys = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
     images = {key: pretrained[key] for key in keys if pretrained.get(key) is not None}
     images = {key: tuple(value) if isinstance(value, list) else value for key, value in images.items()}
-    images = replace(config.preprocessing, **images)
-    fields["preprocessing"] = for_channels(images, fields.get("in_chans", config.in_chans))
-    return with_whole_patches(config, fields)
+    return for_channels(replace(config.preprocessing, **images), in_chans)
 
 
 def with_whole_patches(config: VitConfig, fields: Mapping[str, Any]) -> VitConfig:

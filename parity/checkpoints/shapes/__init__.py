@@ -13,13 +13,14 @@ from types import ModuleType
 import numpy as np
 
 from ...configs import Config, family
-from . import vit
+from . import swin, vit
 
 Shape = tuple[int, ...]
 
 # By family, as `parity.configs` calls it.
 _FAMILIES: dict[str, ModuleType] = {
     "vit": vit,
+    "swin": swin,
 }
 
 # What BatchNorm has besides parameters: it travels with them, and no optimiser changes it.
