@@ -34,14 +34,15 @@ class LayerNorm(nnx.Module):
     Args:
         dim: The size of the last axis.
         eps: What is added to the variance.
-        rngs: The source of the initial values, which are all 0 or 1.
+        init: The start value of every scale.
+        rngs: The source of the initial values, none of which is drawn.
     """
 
     leaves: ClassVar = {"scale": Leaf("weight", "d -> d"), "bias": Leaf("bias", "d -> d")}
 
-    def __init__(self, dim: int, *, eps: float = 1e-6, rngs: nnx.Rngs):
+    def __init__(self, dim: int, *, eps: float = 1e-6, init: float = 1.0, rngs: nnx.Rngs):
         self.eps = eps
-        self.scale = nnx.Param(jnp.ones(dim, jnp.float32))
+        self.scale = nnx.Param(jnp.full(dim, init, jnp.float32))
         self.bias = nnx.Param(jnp.zeros(dim, jnp.float32))
 
     def __call__(self, x: Float[Array, "... d"]) -> Float[Array, "... d"]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -176,17 +175,14 @@ def make_block(config: SwinConfig, stage: int, index: int, *, rngs: nnx.Rngs) ->
         attn = partial(CosineWindowAttention, trained_window=trained)
     else:
         attn = WindowAttention
-    make = ResPostBlock if config.version == 2 else Block
-    block = make(
+    # Where norms stand behind the branches, these begin as nothing, as in Microsoft's code.
+    make, init = (ResPostBlock, 0.0) if config.version == 2 else (Block, 1.0)
+    return make(
         config.dims[stage],
         config.num_heads[stage],
         config.mlp_dim * 2**stage,
-        norm=norm_of(config),
+        norm=partial(norm_of(config), init=init),
         attn=partial(attn, window_size=window, shift=shift, pad_first=pad_first, **drops),
         mlp=partial(Mlp, act=config.act, drop_rate=config.drop_rate),
         rngs=rngs,
     )
-    if config.version == 2:  # branches begin as nothing, as in both sources
-        block.norm1.scale[...] = jnp.zeros_like(block.norm1.scale[...])
-        block.norm2.scale[...] = jnp.zeros_like(block.norm2.scale[...])
-    return block

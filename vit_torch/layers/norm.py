@@ -26,10 +26,12 @@ class LayerNorm(nn.LayerNorm):
     Args:
         dim: The size of the last axis.
         eps: What is added to the variance.
+        init: The start value of every weight.
     """
 
-    def __init__(self, dim: int, *, eps: float = 1e-6):
+    def __init__(self, dim: int, *, eps: float = 1e-6, init: float = 1.0):
         super().__init__(dim, eps=eps)
+        nn.init.constant_(self.weight, init)
 
     def forward(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Normalises the last axis."""

@@ -169,16 +169,13 @@ def make_block(config: SwinConfig, stage: int, index: int) -> Block:
         attn = partial(CosineWindowAttention, trained_window=trained)
     else:
         attn = WindowAttention
-    make = ResPostBlock if config.version == 2 else Block
-    block = make(
+    # Where norms stand behind the branches, these begin as nothing, as in Microsoft's code.
+    make, init = (ResPostBlock, 0.0) if config.version == 2 else (Block, 1.0)
+    return make(
         config.dims[stage],
         config.num_heads[stage],
         config.mlp_dim * 2**stage,
-        norm=norm_of(config),
+        norm=partial(norm_of(config), init=init),
         attn=partial(attn, window_size=window, shift=shift, pad_first=pad_first, **drops),
         mlp=partial(Mlp, act=config.act, drop_rate=config.drop_rate),
     )
-    if config.version == 2:  # branches begin as nothing, as in both sources
-        nn.init.zeros_(block.norm1.weight)
-        nn.init.zeros_(block.norm2.weight)
-    return block
