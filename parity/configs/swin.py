@@ -118,7 +118,7 @@ class SwinConfig(ModelConfig):
     window_fit: Literal["shrink", "shrink_both", "pad"] = "shrink"
     act: Literal["gelu", "gelu_tanh", "quick_gelu", "silu", "relu"] = "gelu"
     norm_eps: float = 1e-5
-    rel_pos_resize: Literal["geometric", "bicubic"] = "geometric"
+    rel_pos_resize: Literal["geometric", "bilinear", "bicubic"] = "geometric"
     drop_rate: float = 0.0
     attn_drop_rate: float = 0.0
     drop_path_rate: float = 0.0

@@ -36,7 +36,7 @@ ResizeKernel = Literal[
     "zoom",
     "bicubic_offset",
 ]
-RelPosResize = Literal["geometric", "bilinear"]
+RelPosResize = Literal["geometric", "bilinear", "bicubic"]
 PosEmbedPrefix = Literal["all", "class", "none"]
 RelPosBias = Literal["none", "block", "shared"]
 GlobalPool = Literal["token", "avg", "token_avg", "map", "none"]
@@ -99,7 +99,8 @@ class VitConfig(ModelConfig):
         patch_resize: Kernel whose pseudo-inverse takes the patch embedding to another patch size (FlexiViT).
         rope: Rotary positions of query and key; None for none.
         rel_pos_bias: BEiT's learned bias of attention by distance: a table in each `block`, one `shared`, or `none`.
-        rel_pos_resize: How its tables are taken to another grid: `geometric` as in timm, `bilinear` as at Hugging Face.
+        rel_pos_resize: How its tables are taken to another grid: `geometric` as in timm, `bilinear` as at Hugging
+            Face, `bicubic` as in Microsoft's Swin.
         global_pool: `token` takes the class token, `avg` the mean of the patches, `token_avg` both side by side
             (DINOv2's linear heads), `map` attention pooling with a learned query, `none` leaves the tokens unpooled.
         pool_include_prefix: Whether `avg` and `map` take the prefix tokens, too.
