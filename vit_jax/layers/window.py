@@ -61,9 +61,8 @@ def join_windows(
 ) -> Map:
     """The inverse of `cut_windows`; `grid_size` is the size of the map."""
     height, width = padded(grid_size, window_size)
-    down, (window_height, window_width) = height // window_size[0], window_size
-    across = width // window_width
-    x = rearrange(x, "(b i j) (h w) d -> b (i h) (j w) d", i=down, j=across, h=window_height, w=window_width)
+    down, across = height // window_size[0], width // window_size[1]
+    x = rearrange(x, "(b i j) (h w) d -> b (i h) (j w) d", i=down, j=across, h=window_size[0], w=window_size[1])
     x = x if pad_first else x[:, : grid_size[0], : grid_size[1]]
     x = jnp.roll(x, shift, (1, 2)) if any(shift) else x
     return x[:, : grid_size[0], : grid_size[1]]

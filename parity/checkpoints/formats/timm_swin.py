@@ -65,7 +65,9 @@ def config_of(data: Mapping[str, Any], architecture: str) -> SwinConfig:
                 raise ValueError(f"model_args.{key}: got {value!r}, expected {_ONLY[key]!r}")
         elif key not in (*_WITHOUT_EFFECT, "mlp_ratio", "window_size", "act_layer"):
             known = (*_ARGUMENTS, *_ONLY, "mlp_ratio", "window_size", "act_layer")
-            raise ValueError(f"model_args.{key}: not supported{close_match(key, known)}; expected some of {known}")
+            raise ValueError(
+                f"model_args.{key}: not supported{close_match(key, known)}; expected some of {', '.join(known)}"
+            )
     if not any(fields.get("trained_windows", (1,))):
         fields["trained_windows"] = ()
     fields["act"] = arguments.get("act_layer") or config.act
@@ -123,8 +125,6 @@ def expressed(path: Path, config: SwinConfig, name: str) -> tuple[str, dict[str,
     if config.act != registered.act:
         arguments["act_layer"] = config.act
     if config.mlp_dim * registered.embed_dim != registered.mlp_dim * config.embed_dim:
-        # Half a unit more, so that timm's int(dim * ratio) can't round down.
-        arguments["mlp_ratio"] = (config.mlp_dim + 0.5) / config.embed_dim
-        if int(config.dims[-1] * arguments["mlp_ratio"]) != config.mlp_dim * 2 ** (config.num_stages - 1):
-            arguments["mlp_ratio"] = config.mlp_dim / config.embed_dim
+        # Half a unit more in the last stage, so that timm's int(dim * ratio) can't round down in any.
+        arguments["mlp_ratio"] = (config.mlp_dim + 0.5**config.num_stages) / config.embed_dim
     return named, arguments
