@@ -127,11 +127,35 @@ def _fused(
         scores = jnp.einsum("bhnd,bhmd->bhnm", q, k, preferred_element_type=jnp.float32) * scale
         scores = scores if bias is None else scores + bias
         scores = scores if mask is None else jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
-        weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
-        x = jnp.einsum("bhnm,bhmd->bhnd", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
-        return (x / weights.sum(axis=-1, keepdims=True)).astype(v.dtype).swapaxes(1, 2)
+        return _mixed(scores, v).swapaxes(1, 2)
 
     return jax.lax.platform_dependent(q, k, v, bias, mask, cpu=heads_first, default=general)
+
+
+@jax.custom_jvp
+def _mixed(scores: Float[Array, "b nh n m"], v: Float[Array, "b nh m hd"]) -> Float[Array, "b nh n hd"]:
+    """softmax(scores) v, divided after the product; so is its derivative, which is else a pass over the scores more."""
+    return _mixed_and_weights(scores, v)[0]
+
+
+@_mixed.defjvp
+def _mixed_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    (scores, v), (scores_dot, v_dot) = primals, tangents
+    x, weights, total = _mixed_and_weights(scores, v)
+    by_score = weights * scores_dot
+    x_dot = _product(by_score.astype(v.dtype), v) + _product(weights.astype(v.dtype), v_dot)
+    x_dot = x_dot - x * by_score.sum(axis=-1, keepdims=True)
+    return x.astype(v.dtype), (x_dot / total).astype(v.dtype)
+
+
+def _mixed_and_weights(scores: Array, v: Array) -> tuple[Array, Array, Array]:
+    weights = jnp.exp(scores - scores.max(axis=-1, keepdims=True))
+    total = weights.sum(axis=-1, keepdims=True)
+    return _product(weights.astype(v.dtype), v) / total, weights, total
+
+
+def _product(weights: Array, v: Array) -> Array:
+    return jnp.einsum("bhnm,bhmd->bhnd", weights, v, preferred_element_type=jnp.float32)
 
 
 def causal_mask(queries: int, keys: int | None = None) -> Bool[Array, "n m"]:
