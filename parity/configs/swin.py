@@ -89,8 +89,13 @@ class SwinConfig(ModelConfig):
         window_fit: What is done about a map that windows don't divide, or that is smaller than they are. `shrink`
             (timm): an axis shorter than the window has a window of its length and no shift; the map is moved, then
             filled up. `shrink_both` (Microsoft, transformers): where the shorter side isn't longer than the window, it
-            is the side of a square window without a shift; the map is filled up, then moved. `pad` (torchvision): the
-            window stays as it is, and isn't moved along an axis that it covers; filled up, then moved.
+            is the side of a square window without a shift; the map is filled up, then moved. `shrink_height`
+            (transformers' Swin V2): the same, of the height alone, as it would be if odd heights were halved without
+            their last row. `pad` (torchvision): the window stays as it is, and isn't moved along an axis that it
+            covers; filled up, then moved.
+        shift_mask: What is added to the scores of tokens that a shift brought side by side: -100, but -200 in
+            transformers' Swin V2, which adds it twice. It isn't minus infinity: where a cosine attention reaches scores
+            of 100, they see each other after all.
         act: The activation of the MLP.
         norm_eps: The epsilon of every norm.
         rel_pos_resize: How tables are taken to another window: `geometric` (timm) or `bicubic` (Microsoft).
@@ -101,7 +106,7 @@ class SwinConfig(ModelConfig):
     """
 
     registered: ClassVar[Mapping[str, Mapping[str, Any]]] = _REGISTERED
-    numerics: ClassVar[tuple[str, ...]] = ("window_fit", "act", "norm_eps", "rel_pos_resize")
+    numerics: ClassVar[tuple[str, ...]] = ("window_fit", "shift_mask", "act", "norm_eps", "rel_pos_resize")
     embeddings: ClassVar[tuple[str, ...]] = ("patch_embed",)
 
     version: Literal[1, 2] = 1
@@ -115,7 +120,8 @@ class SwinConfig(ModelConfig):
     num_heads: tuple[int, ...] = (3, 6, 12, 24)
     window_sizes: tuple[int, ...] = (7, 7, 7, 7)
     trained_windows: tuple[int, ...] = ()
-    window_fit: Literal["shrink", "shrink_both", "pad"] = "shrink"
+    window_fit: Literal["shrink", "shrink_both", "shrink_height", "pad"] = "shrink"
+    shift_mask: float = -100.0
     act: Literal["gelu", "gelu_tanh", "quick_gelu", "silu", "relu"] = "gelu"
     norm_eps: float = 1e-5
     rel_pos_resize: Literal["geometric", "bilinear", "bicubic"] = "geometric"
@@ -147,8 +153,10 @@ class SwinConfig(ModelConfig):
 
     def window(self, stage: int, block: int) -> tuple[tuple[int, int], tuple[int, int]]:
         """The size of a block's windows, and by how much they are moved down and across."""
-        side = self.window_sizes[stage]
-        return fitted(self.grid_sizes[stage], (side, side), block % 2 == 1, self.window_fit)
+        side, (height, width) = self.window_sizes[stage], self.grid_sizes[stage]
+        if self.window_fit == "shrink_height":  # of a map whose odd sides are rounded down
+            height, width = (max(first // 2**stage, 1) for first in self.grid_sizes[0])
+        return fitted((height, width), (side, side), block % 2 == 1, self.window_fit)
 
     @property
     def drop_path_rates(self) -> tuple[tuple[float, ...], ...]:
@@ -253,6 +261,7 @@ class SwinConfig(ModelConfig):
             expect(image % patch == 0, "image_size", self.image_size, f"multiples of patch_size {self.patch_size}")
         for dim, heads in zip(self.dims, self.num_heads, strict=True):
             expect(dim % heads == 0, "num_heads", self.num_heads, f"divisors of the widths {self.dims}")
+        expect(self.shift_mask < 0, "shift_mask", self.shift_mask, "a value below 0")
         expect(self.norm_eps > 0, "norm_eps", self.norm_eps, "a value above 0")
         for name in ("drop_rate", "attn_drop_rate", "drop_path_rate"):
             expect(0 <= getattr(self, name) < 1, name, getattr(self, name), "a value in [0, 1)")

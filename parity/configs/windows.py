@@ -9,10 +9,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-# What is added to the scores of tokens that a shift brought side by side. Every source has this number, and not minus
-# infinity: where a cosine attention reaches scores of 100, they see each other after all.
-APART = -100.0
-
 
 def fitted(
     grid_size: tuple[int, int], window_size: tuple[int, int], shifted: bool, fit: str
@@ -34,8 +30,8 @@ def fitted(
         # The window stays; where it covers the padded map, there is nothing to move.
         covers = [math.ceil(side / window) == 1 for side, window in zip(grid_size, window_size, strict=True)]
         return window_size, (0 if covers[0] else shift[0], 0 if covers[1] else shift[1])
-    if fit == "shrink_both":
-        side = min(grid_size)
+    if fit in ("shrink_both", "shrink_height"):
+        side = min(grid_size) if fit == "shrink_both" else grid_size[0]
         return ((side, side), (0, 0)) if side <= min(window_size) else (window_size, shift)
     fits = [side <= window for side, window in zip(grid_size, window_size, strict=True)]
     window = (grid_size[0] if fits[0] else height, grid_size[1] if fits[1] else width)
@@ -49,8 +45,10 @@ def padded(grid_size: tuple[int, int], window_size: tuple[int, int]) -> tuple[in
 
 
 @functools.cache
-def shift_bias(grid_size: tuple[int, int], window_size: tuple[int, int], shift: tuple[int, int]) -> np.ndarray:
-    """What a shift adds to the scores: `APART` for two tokens that were not side by side before it, and else 0.
+def shift_bias(
+    grid_size: tuple[int, int], window_size: tuple[int, int], shift: tuple[int, int], apart: float
+) -> np.ndarray:
+    """What a shift adds to the scores: `apart` for two tokens that were not side by side before it, and else 0.
 
     Liu et al. 2021, arXiv:2103.14030, figure 4.
 
@@ -58,6 +56,7 @@ def shift_bias(grid_size: tuple[int, int], window_size: tuple[int, int], shift: 
         grid_size: The size of the padded map.
         window_size: The size of a window, which divides it.
         shift: By how much the map was moved up and to the left.
+        apart: A negative number.
 
     Returns:
         float32 (windows, n, n): windows row by row, then two tokens of one. Read-only, since it is cached.
@@ -71,7 +70,7 @@ def shift_bias(grid_size: tuple[int, int], window_size: tuple[int, int], shift: 
     region = 3 * axes[0][:, None] + axes[1][None]
     (height, width), (down, across) = window_size, (grid_size[0] // window_size[0], grid_size[1] // window_size[1])
     region = region.reshape(down, height, across, width).transpose(0, 2, 1, 3).reshape(down * across, -1)
-    bias = np.where(region[:, :, None] == region[:, None], 0.0, APART).astype(np.float32)
+    bias = np.where(region[:, :, None] == region[:, None], 0.0, apart).astype(np.float32)
     bias.setflags(write=False)
     return bias
 

@@ -25,6 +25,9 @@ def settings(kind: Architecture) -> dict[str, Any]:
     tower: dict[str, Any] = dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=2, patch_size=8)
     tower |= dict(num_patches=9) if kind.name.startswith("Siglip2") else dict(image_size=24)
     tower |= dict(mlp_ratio=3) if kind.name.startswith("Dinov2") else dict(intermediate_size=40)
+    if kind.model_type in ("swin", "swinv2"):
+        # Maps of 6 x 6 and 3 x 3.
+        tower = dict(embed_dim=8, depths=[2, 3], num_heads=[1, 2], mlp_ratio=3.0, window_size=3, image_size=24)
     if "use_swiglu_ffn" in kind.expected:
         tower |= dict(kind.expected)
     data = {"architectures": [kind.name], "model_type": kind.model_type}

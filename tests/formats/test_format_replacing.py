@@ -25,6 +25,16 @@ OTHERS = {
         "vit_base_patch32_clip_224", depth=1, embed_dim=64, num_heads=1, mlp_dim=256, head_bias=False
     ),
     "google": configs.replace(CONFIG, act="gelu_tanh"),
+    "microsoft": configs.get(
+        "swin_tiny_patch4_window7_224",
+        depths=(1,),
+        embed_dim=12,
+        mlp_dim=24,
+        num_heads=(2,),
+        window_sizes=(7,),
+        num_classes=3,
+        window_fit="shrink_both",
+    ),
 }
 DIRECTORIES = [name for name in FORMATS if name != "google"]
 

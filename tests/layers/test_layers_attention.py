@@ -132,6 +132,30 @@ def bfloat16_torch(arrays: list[np.ndarray], mask: Any, bias: Any, **options: An
     return torch_side.dot_product_attention(*given, scale=SCALE, mask=torch.from_numpy(mask), **options).float().numpy()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("case", ["plain", "both", "lone with bias"])
+def test_the_fused_entry_and_its_gradients(case, dtype):
+    """Of JAX, where they are our own on a CPU: the same as of the reference in float64, for the same rounded inputs."""
+    queries, keys, mask, bias = CASES[case]
+    narrow = [jnp.asarray(array, dtype) for array in inputs(queries, keys)]
+    mask = None if mask is None else jnp.asarray(mask)
+
+    def run(q: Any, k: Any, v: Any, attention: str) -> Any:
+        extra = None if bias is None else jnp.asarray(bias, jnp.promote_types(q.dtype, jnp.float32))
+        options = dict(mask=mask, bias=extra, execution=Execution(attention=attention))
+        return flax_side.dot_product_attention(q, k, v, scale=SCALE, **options)
+
+    found = []
+    for attention, given in (("fused", narrow), ("reference", [x.astype(jnp.float64) for x in narrow])):
+        out, back = jax.vjp(lambda *given, attention=attention: run(*given, attention), *given)
+        gradients = back(jnp.cos(jnp.arange(out.size).reshape(out.shape)).astype(out.dtype))
+        # What is differentiated is what is run.
+        assert np.array_equal(run(*given, attention), out)
+        assert {x.dtype for x in (out, *gradients)} == {given[0].dtype}
+        found.append({name: np.asarray(x, np.float64) for name, x in zip("xqkv", (out, *gradients), strict=True)})
+    assert compare(*found).ok(GRADIENTS[dtype].limit), compare(*found).worst
+
+
 @pytest.mark.parametrize("bias", [None, CASES["lone with bias"][3]], ids=["mask", "mask and bias"])
 def test_gradients_of_masked_attention_are_equal_and_finite(bias):
     """In float64 those of the twins; in float32 those of the fused entries, which a lone query could make NaN."""

@@ -135,7 +135,7 @@ def _fused(
 @jax.custom_jvp
 def _mixed(scores: Float[Array, "b nh n m"], v: Float[Array, "b nh m hd"]) -> Float[Array, "b nh n hd"]:
     """softmax(scores) v, divided after the product; so is its derivative, which is else a pass over the scores more."""
-    return _mixed_and_weights(scores, v)[0]
+    return _mixed_and_weights(scores, v)[0].astype(v.dtype)
 
 
 @_mixed.defjvp

@@ -77,6 +77,7 @@ class WindowAttention(Attention):
         window_size: Height and width of a window.
         shift: By how much the windows are moved, down and to the right.
         pad_first: Whether the map is filled up to whole windows before they are moved.
+        shift_mask: What is added to the scores of tokens that a shift brought side by side.
         options: The other arguments of `Attention`.
 
     Raises:
@@ -91,11 +92,13 @@ class WindowAttention(Attention):
         window_size: Pair,
         shift: Pair = (0, 0),
         pad_first: bool = False,
+        shift_mask: float = -100.0,
         **options: Any,
     ):
         self.window_size = window_size
         self.shift = shift
         self.pad_first = pad_first
+        self.shift_mask = shift_mask
         super().__init__(dim, num_heads, **options)
 
     def __call__(
@@ -124,9 +127,8 @@ class WindowAttention(Attention):
         own = self._positions()
         own = own if bias is None else own + bias
         if any(self.shift):
-            apart = jnp.asarray(
-                shift_bias(padded(grid_size, self.window_size), self.window_size, self.shift), own.dtype
-            )
+            size = padded(grid_size, self.window_size)
+            apart = jnp.asarray(shift_bias(size, self.window_size, self.shift, self.shift_mask), own.dtype)
             own = jnp.tile(own + apart[:, None], (x.shape[0], 1, 1, 1))
         windows = super().__call__(windows, rotation=rotation, mask=mask, bias=own, key=key, execution=execution)
         return join_windows(windows, grid_size, self.window_size, self.shift, **given)

@@ -162,7 +162,7 @@ def norm_of(config: SwinConfig) -> Norm:
 def make_block(config: SwinConfig, stage: int, index: int) -> Block:
     """A block of a stage, with its windows as they fit into the map."""
     window, shift = config.window(stage, index)
-    pad_first = config.window_fit != "shrink"
+    windows = dict(window_size=window, shift=shift, shift_mask=config.shift_mask)
     drops = dict(attn_drop_rate=config.attn_drop_rate, drop_rate=config.drop_rate)
     if config.version == 2:
         trained = config.trained_windows[stage] if config.trained_windows else 0
@@ -176,6 +176,6 @@ def make_block(config: SwinConfig, stage: int, index: int) -> Block:
         config.num_heads[stage],
         config.mlp_dim * 2**stage,
         norm=partial(norm_of(config), init=init),
-        attn=partial(attn, window_size=window, shift=shift, pad_first=pad_first, **drops),
+        attn=partial(attn, **windows, pad_first=config.window_fit != "shrink", **drops),
         mlp=partial(Mlp, act=config.act, drop_rate=config.drop_rate),
     )

@@ -34,6 +34,7 @@ _LOOKED_FOR = (
     "processor_config.json",
     "torchvision.json",
     "meta.json",
+    "microsoft.json",
     "model.safetensors",
     "model-*-of-*.safetensors",
     "*.safetensors.index.json",

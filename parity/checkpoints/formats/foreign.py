@@ -128,7 +128,7 @@ def hold_against(
         )
 
 
-def essence(config: VitConfig, *, free: Sequence[str] = ()) -> dict[str, Any]:
+def essence(config: Config, *, free: Sequence[str] = ()) -> dict[str, Any]:
     """What a config says of a model's outputs: equal models have equal ones, however their fields say it.
 
     Args:
@@ -136,6 +136,8 @@ def essence(config: VitConfig, *, free: Sequence[str] = ()) -> dict[str, Any]:
         free: Fields that a format can't say, besides those of `NOT_IN_TENSORS`.
     """
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    if not isinstance(config, VitConfig):
+        return {name: value for name, value in fields.items() if name not in (*NOT_IN_TENSORS, *free)}
     if config.kv_heads == (config.num_heads,) * config.depth:
         fields |= dict(num_kv_heads=None, qkv_fused=True)
     if not config.qkv_bias:

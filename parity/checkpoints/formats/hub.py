@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..accounting import CheckpointError, cut
-from . import meta, open_clip, torchvision
+from . import meta, microsoft, open_clip, torchvision
 
 PREFIX = "hf-hub:"
 
@@ -24,6 +24,7 @@ _DOCUMENTS = (
     open_clip.DOCUMENT,
     torchvision.DOCUMENT,
     meta.DOCUMENT,
+    microsoft.DOCUMENT,
 )
 # The files of one checkpoint's weights, the best first: a repository often holds the same ones several times. The first
 # name decides whether they are there. open_clip's come last, since beside them a `config.json` says something else.

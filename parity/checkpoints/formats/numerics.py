@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...configs import Config, VitConfig, close_match, get, names, replace
+from ...configs.registry import FAMILIES
+from ...configs.swin import SwinConfig
 
 # What projects choose for themselves, while everything else is in the weights.
-FIELDS = VitConfig.numerics
+FIELDS = tuple(dict.fromkeys(field for family in FAMILIES.values() for field in family.numerics))
 
 
 @dataclass(frozen=True)
@@ -25,12 +27,18 @@ class Numerics:
         kind: What kind of model, in words.
         fits: Whether a config is of that kind.
         fields: Values of some of `FIELDS`.
+        family: The family of the models of that kind.
     """
 
     source: str
     kind: str
-    fits: Callable[[VitConfig], bool]
+    fits: Callable[[Any], bool]
     fields: dict[str, Any]
+    family: type[Config] = VitConfig
+
+    def is_of(self, config: Config) -> bool:
+        """Whether a config is of this kind."""
+        return isinstance(config, self.family) and self.fits(config)
 
 
 def _plain(config: VitConfig) -> bool:
@@ -49,6 +57,18 @@ def _map_pooled(config: VitConfig) -> bool:
 
 def _clip(config: VitConfig) -> bool:
     return config.pre_norm and config.rope is None and config.block == "pre_norm"
+
+
+def _first(config: SwinConfig) -> bool:
+    return config.version == 1
+
+
+def _second(config: SwinConfig) -> bool:
+    return config.version == 2
+
+
+def _any(_: SwinConfig) -> bool:
+    return True
 
 
 def _scaled(config: VitConfig) -> bool:
@@ -81,6 +101,16 @@ TABLE = (
     Numerics("open_clip", "CLIP", _clip, dict(norm_eps=1e-5, pos_embed_resize="bicubic_antialias")),
     Numerics("meta", "DINOv2", _scaled, dict(norm_eps=1e-6, pos_embed_resize="bicubic_offset")),
     Numerics("meta", "DeiT, MAE", _token_pooled, dict(act="gelu", norm_eps=1e-6, pos_embed_resize="bicubic")),
+    Numerics("huggingface", "Swin", _first, dict(window_fit="shrink_both", shift_mask=-100.0), SwinConfig),
+    Numerics("huggingface", "Swin V2", _second, dict(window_fit="shrink_height", shift_mask=-200.0), SwinConfig),
+    Numerics("torchvision", "Swin", _any, dict(window_fit="pad", shift_mask=-100.0, norm_eps=1e-5), SwinConfig),
+    Numerics(
+        "microsoft",
+        "Swin",
+        _any,
+        dict(window_fit="shrink_both", shift_mask=-100.0, norm_eps=1e-5, rel_pos_resize="bicubic"),
+        SwinConfig,
+    ),
 )
 SOURCES = ("timm", *dict.fromkeys(entry.source for entry in TABLE))
 
@@ -118,9 +148,7 @@ def _fits(config: Config, source: str, name: str) -> bool:
 
 
 def _of(config: Config, source: str) -> dict[str, Any] | None:
-    if not isinstance(config, VitConfig):
-        return None
-    return next((entry.fields for entry in TABLE if entry.source == source and entry.fits(config)), None)
+    return next((entry.fields for entry in TABLE if entry.source == source and entry.is_of(config)), None)
 
 
 def _of_timm(config: Config, name: str) -> dict[str, Any] | None:
@@ -133,7 +161,10 @@ def _of_timm(config: Config, name: str) -> dict[str, Any] | None:
     return None
 
 
-_SIZES = ("image_size", "patch_size", "num_classes", "embed_dim", "depth", "num_heads", "num_kv_heads", "mlp_dim")
+_SIZES = (
+    *("image_size", "patch_size", "num_classes", "embed_dim", "depth", "num_heads", "num_kv_heads", "mlp_dim"),
+    *("depths", "window_sizes", "trained_windows"),
+)
 _TRAINING = ("drop_rate", "attn_drop_rate", "drop_path_rate", "preprocessing", "dynamic_image_size", "layer_scale_init")
 
 

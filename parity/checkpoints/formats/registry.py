@@ -18,10 +18,24 @@ from ..checkpoint import Checkpoint
 from ..containers.document import read_json
 from ..containers.tensors import dtypes_of, shapes_of
 from ..shapes import parameter_shapes
-from . import google, hub, huggingface, meta, native, open_clip, open_clip_config, own_names, run, timm, torchvision
+from . import (
+    google,
+    hub,
+    huggingface,
+    meta,
+    microsoft,
+    native,
+    open_clip,
+    open_clip_config,
+    own_names,
+    run,
+    timm,
+    torchvision,
+)
 from .meta_names import is_meta
 from .numerics import FIELDS, with_numerics
 from .opened import Opened
+from .weights import OWNERS
 
 # What a checkpoint can be written as.
 FORMATS = {
@@ -32,6 +46,7 @@ FORMATS = {
     "torchvision": torchvision,
     "google": google,
     "meta": meta,
+    "microsoft": microsoft,
 }
 # What it can be read from: a run of our own, too.
 SOURCES = FORMATS | {"run": run}
@@ -49,6 +64,7 @@ _BY_DIRECTORY = {
     "open_clip": open_clip.is_open_clip,
     "torchvision": lambda path: (path / torchvision.DOCUMENT).is_file(),
     "meta": lambda path: (path / meta.DOCUMENT).is_file(),
+    "microsoft": lambda path: (path / microsoft.DOCUMENT).is_file(),
 }
 # What a directory may hold without a document that says whose it is.
 _LONE = (".safetensors", ".bin", ".pt", ".pth", ".npz", ".ckpt", ".msgpack", ".tar", ".pkl")
@@ -96,10 +112,12 @@ def recognise(opened: Opened, model: Config | None = None) -> str:
         isinstance(model, FORMATS[name].HOLDS) for name in FORMATS if name not in _CANONICAL
     ):
         return _OWN_NAMES
-    kind = opened.weights().kind
-    if kind != "canonical":
-        return kind
-    return "meta" if is_meta(opened.weights().shapes) else "timm"
+    weights = opened.weights()
+    if weights.kind != "canonical":
+        return OWNERS.get(weights.kind, weights.kind)
+    if microsoft.is_microsoft(weights.shapes):
+        return "microsoft"
+    return "meta" if is_meta(weights.shapes) else "timm"
 
 
 def _published(name: str) -> str:

@@ -202,7 +202,7 @@ def images_of(
     """
     if "preprocessing" in given.fields:
         return given.take("preprocessing")
-    said = known or (given.like.preprocessing if given.like is not None else None)
+    said = known or (given.model.preprocessing if given.model is not None else None)
     images = for_channels(said or usual, in_chans)
     if said is not None and images == said:
         return said
@@ -234,6 +234,8 @@ _FREE = (
     "patch_size",
     "act",
     "norm_eps",
+    "window_fit",
+    "shift_mask",
     "in_chans",
     "num_classes",
     "drop_partial_patches",

@@ -24,12 +24,13 @@ from ..checkpoint import Checkpoint
 from ..containers.document import find_json, read_json
 from ..containers.files import WRITTEN_BY, Directory, is_by_us, write_directory
 from ..shapes import Shape, parameter_shapes
-from . import timm_swin
+from . import swin_shapes, timm_swin
 from .canonical import Known, infer
 from .foreign import checkpoint_of
 from .meta_names import MASK_TOKEN
 from .native import CONFIG
 from .opened import Opened
+from .swin_shapes import is_swin
 from .timm_arguments import POOLS, architectures, config_of, expressed, images_of
 from .translate import FilledEntry, Theirs, Unused
 from .weights import Weights
@@ -80,15 +81,18 @@ def read(opened: Opened, given: Given) -> Checkpoint:
     weights, path = opened.weights("timm"), opened.path
     _check_key_biases(weights)
     theirs = {our_name(name): name for name in weights.tensors}
+    theirs = timm_swin.our_names(theirs) if is_swin(theirs) else theirs
     shapes = {name: weights.shapes[their] for name, their in theirs.items() if not _is_unused(their)}
     config: Config | None = None
     name = None
     if path.is_dir() and is_timm(path):
         config, name = _of_document(path / CONFIG, shapes, given)
-    if config is None:
+    if config is None and is_swin(theirs):
+        known = {} if given.model is not None else {"rel_pos_resize": "geometric"}
+        shapes = {name: weights.shapes[their] for name, their in theirs.items()}  # of buffers, too
+        config = swin_shapes.infer(shapes, given, path=path, known=known, images=timm_swin.USUAL_IMAGES)
+    elif config is None:
         config = infer(shapes, given, path=path, known=_known(weights, opened.tensors()))
-    if isinstance(config, SwinConfig):
-        theirs = {timm_swin.our_head(name): their for name, their in theirs.items()}
     default = functools.partial(their_name, architecture=name or "")
     filled = [
         FilledEntry(ours, shape, (theirs.get(ours, default(ours)),), "", (), None)

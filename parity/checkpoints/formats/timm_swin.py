@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...configs import close_match, get, name_of, replace
+from ...configs import Preprocessing, close_match, get, name_of, replace
+from ...configs.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from ...configs.swin import SwinConfig
 from ..accounting import CheckpointError
 
@@ -30,6 +31,11 @@ _ARGUMENTS = {
 }
 # What changes no output of images of the model's own size, and what isn't another model at this value.
 _WITHOUT_EFFECT = ("drop_rate", "weight_init", "strict_img_size", "dynamic_img_size", "device", "dtype")
+# What timm evaluates nearly all of them with.
+USUAL_IMAGES = (
+    Preprocessing(mean=IMAGENET_MEAN, std=IMAGENET_STD, interpolation="bicubic", crop_pct=0.9),
+    "that of most of timm's Swins",
+)
 _ONLY = {"global_pool": "avg", "always_partition": False, "qkv_bias": True, "head_dim": None, "norm_layer": None}
 
 
@@ -38,9 +44,20 @@ def architectures() -> list[str]:
     return sorted(SwinConfig.registered)
 
 
-def our_head(name: str) -> str:
-    """The canonical name of one that has a linear layer under the head as the head's own."""
-    return re.sub(r"^head\.(?=\w+$)", "head.fc.", name)
+def our_names(names: Mapping[str, str]) -> dict[str, str]:
+    """The file's names by canonical ones.
+
+    Args:
+        names: The same by names that have a linear layer under the head as the head's own, and of timm 0.8 and before
+            mergings at the end of a stage.
+    """
+    is_old = any(name.startswith("layers.0.downsample.") for name in names)
+    found = {re.sub(r"^head\.(?=\w+$)", "head.fc.", name): their for name, their in names.items()}
+    return {_moved(name) if is_old else name: their for name, their in found.items()}
+
+
+def _moved(name: str) -> str:
+    return re.sub(r"^layers\.(\d+)\.downsample", lambda match: f"layers.{int(match[1]) + 1}.downsample", name)
 
 
 def config_of(data: Mapping[str, Any], architecture: str) -> SwinConfig:
@@ -107,7 +124,7 @@ def expressed(path: Path, config: SwinConfig, name: str) -> tuple[str, dict[str,
     registered = SwinConfig.of(get(named))
     problems = [
         f"{field} is {getattr(config, field)!r}, not {getattr(registered, field)!r}"
-        for field in ("window_fit", "norm_eps", *(("act",) if config.version == 1 else ()))
+        for field in ("window_fit", "shift_mask", "norm_eps", *(("act",) if config.version == 1 else ()))
         if getattr(config, field) != getattr(registered, field)
     ]
     if problems:

@@ -1,5 +1,7 @@
 """torchvision's ViTs: state dicts of `vit_b_16` and its siblings, with the old and the new names of the MLP.
 
+Its Swin Transformers are in `torchvision_swin` beside this module.
+
 torchvision publishes files of tensors alone. Heads follow from the width of its models; the preprocessing is that of
 the published weights of this size: resized to 256 and cropped to 224, bilinear, or bicubic and uncropped at larger
 sizes and for patches of 14 (SWAG). What is written here has the constructor's arguments and the preprocessing beside
@@ -21,12 +23,14 @@ import numpy as np
 from ...configs import Config, Preprocessing, VitConfig
 from ...configs.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from ...configs.registry import build, jsonable
+from ...configs.swin import SwinConfig
 from ..accounting import CheckpointError
 from ..assumed import Given
 from ..checkpoint import Checkpoint
 from ..containers.document import find_json
 from ..containers.files import Directory, write_directory
 from ..shapes import Shape
+from . import torchvision_swin
 from .foreign import checkpoint_of, depth_of, hold_against, make, read_document, shape_of
 from .opened import Opened
 from .settled import grid_of, heads_of, images_of
@@ -35,7 +39,7 @@ from .translate import Entry, Theirs, canonical_shapes, fill
 
 DOCUMENT = "torchvision.json"
 # The families that have names here.
-HOLDS: tuple[type[Config], ...] = (VitConfig,)
+HOLDS: tuple[type[Config], ...] = (VitConfig, SwinConfig)
 TARGET = Directory(
     documents=(DOCUMENT,), is_ours=lambda path: find_json(path / DOCUMENT).get("format") == "torchvision"
 )
@@ -84,6 +88,8 @@ def read(opened: Opened, given: Given) -> Checkpoint:
     """
     path, weights = opened.path, opened.weights("torchvision")
     document = read_document(path, DOCUMENT, "arguments")
+    if weights.kind == "torchvision_swin":
+        return torchvision_swin.read(weights, given, document, path)
     config = _config(weights.shapes, document, given, path)
     names = table(old_names=_has_old_names(weights.shapes), stem_convs=len(config.stem_convs))
     filled = fill(names, config, source=str(path))
@@ -92,7 +98,7 @@ def read(opened: Opened, given: Given) -> Checkpoint:
 
 def write(
     path: str | Path,
-    config: VitConfig,
+    config: Config,
     tensors: Mapping[str, np.ndarray],
     *,
     name: str = "",
@@ -111,9 +117,14 @@ def write(
         source: Ignored, for the format has no place for it.
 
     Raises:
-        CheckpointError: A config that torchvision's ViT can't express; names the fields.
+        CheckpointError: A config that torchvision's ViT or Swin can't express; names the fields.
     """
     path = Path(path)
+    if isinstance(config, SwinConfig):
+        theirs, document = torchvision_swin.expressed(path, config, tensors)
+        write_directory(path, TARGET, theirs, {DOCUMENT: document})
+        return
+    config = VitConfig.of(config)
     if not config.num_classes:
         raise CheckpointError(f"{path}: num_classes: got 0, and torchvision's ViT always has a head; say --num-classes")
     convs = config.stem_convs

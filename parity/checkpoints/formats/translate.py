@@ -27,7 +27,7 @@ from pathlib import Path
 import einops
 import numpy as np
 
-from ...configs import VitConfig
+from ...configs import Config, VitConfig
 from ..accounting import CheckpointError, account
 from ..containers.stored import Index
 from ..containers.tensors import Tensors, dtypes_of, shapes_of, slice_of
@@ -142,7 +142,7 @@ class FilledEntry:
 
 
 def fill(
-    table: Sequence[Entry], config: VitConfig, *, last_names: Mapping[str, str] | None = None, source: str
+    table: Sequence[Entry], config: Config, *, last_names: Mapping[str, str] | None = None, source: str
 ) -> list[FilledEntry]:
     """Fills a table for a model: where each tensor of it is kept.
 
@@ -155,12 +155,7 @@ def fill(
     Raises:
         CheckpointError: The format has no place for some tensors; names them.
     """
-    sizes = (
-        ("nh", config.num_heads),
-        ("hd", config.head_dim),
-        ("ph", config.patch_size[0]),
-        ("pw", config.patch_size[1]),
-    )
+    sizes = _sizes(config)
     patterns = [(_pattern(entry.ours), entry) for entry in table]
     filled, homeless = [], []
     for name, shape in parameter_shapes(config).items():
@@ -186,6 +181,14 @@ def fill(
     return filled
 
 
+def _sizes(config: Config) -> tuple[tuple[str, int], ...]:
+    """Axes that layouts name; other families have no layout of their own so far."""
+    if not isinstance(config, VitConfig):
+        return ()
+    height, width = config.patch_size
+    return ("nh", config.num_heads), ("hd", config.head_dim), ("ph", height), ("pw", width)
+
+
 def their_shapes(filled: Sequence[FilledEntry]) -> dict[str, Shape]:
     """Shape of each tensor there, by the name there."""
     depth = {name: 0 for entry in filled for name in entry.theirs}
@@ -203,11 +206,12 @@ def canonical_shapes(table: Sequence[Entry], shapes: Mapping[str, Shape]) -> dic
     """Canonical names and shapes of what a table has of a file, from which a config can be made.
 
     Args:
-        table: Entries with one name there and without merged axes; the first that fits counts.
+        table: Entries without merged axes, of which those with several names there play no part; the first that fits
+            counts.
         shapes: The file's shapes by name. Those that no entry names are left out, and one that its layout doesn't fit
             stays as it is.
     """
-    patterns = [(_pattern(str(entry.theirs)), entry) for entry in table]
+    patterns = [(_pattern(entry.theirs), entry) for entry in table if isinstance(entry.theirs, str)]
     found = {}
     for name, shape in shapes.items():
         for pattern, entry in patterns:
@@ -331,11 +335,16 @@ class Theirs(Tensors):
         """Makes one tensor."""
         if name in self._added:
             return self._added[name]
-        made_of = sorted(self._made_of[name], key=_order)
+        made_of = sorted(self._made_of[name], key=lambda made: made[0].index or 0)
         made = [self._part(entry, number) for entry, number in made_of]
         if made_of[0][0].index is not None:
             return np.stack(made)
-        return made[0] if len(made) == 1 else np.concatenate(made)
+        if made_of[0][0].part is None:
+            return made[0] if len(made) == 1 else np.concatenate(made)
+        whole = np.zeros(self._shapes[name], made[0].dtype)  # theirs may have rows that ours hasn't
+        for (entry, _), part in zip(made_of, made, strict=True):
+            whole[entry.place] = part
+        return whole
 
     def __iter__(self) -> Iterator[str]:
         """Their names."""
@@ -370,11 +379,6 @@ def _read(tensors: Mapping[str, np.ndarray], name: str, place: int | slice | Non
     if isinstance(place, int):
         return slice_of(tensors, name, (slice(place, place + 1),))[0]
     return slice_of(tensors, name, (place,))
-
-
-def _order(made: tuple[FilledEntry, int]) -> int:
-    entry, _ = made
-    return entry.index or 0 if entry.part is None else entry.part[0]
 
 
 def _laid_out(shape: Shape, layout: str) -> Shape:

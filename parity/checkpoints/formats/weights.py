@@ -26,7 +26,7 @@ from ..containers.stored import FileTensors, Shape
 from ..containers.tree import NOTHING
 
 # How the patch embedding's name ends in each project's files: what comes before it is a prefix.
-_BASES = r"(?:(?:vit|deit|beit|data2vec_vision|ijepa|dinov2|dinov2_with_registers|vision_model)[./])?"
+_BASES = r"(?:(?:vit|deit|beit|data2vec_vision|ijepa|dinov2|dinov2_with_registers|swin|swinv2|vision_model)[./])?"
 ANCHORS: Mapping[str, re.Pattern[str]] = {
     kind: re.compile(rf"(?P<prefix>(?:.*?[./])??)(?:{ending})")
     for kind, ending in {
@@ -34,14 +34,20 @@ ANCHORS: Mapping[str, re.Pattern[str]] = {
         "open_clip": r"visual\.(?:conv1|trunk\.patch_embed\.proj)\.weight"
         r"|(?<!visual\.)(?<!embeddings[./])class_embedding",
         "torchvision": r"conv_proj\.(?:weight|conv_bn_relu_0\.0\.weight)",
+        "torchvision_swin": r"features\.1\.0\.norm1\.weight",
         "huggingface": rf"{_BASES}embeddings[./](?:patch_embeddings?)[./](?:projection[./])?(?:weight|kernel)",
         "google": r"embedding[./]kernel",
         "canonical": r"patch_embed\.(?:proj(?:\.0)?|stem\.0\.conv)\.weight",
     }.items()
 }
-# The projects whose names are canonical, or nearly.
-_KINDS = {"timm": "canonical", "meta": "canonical"}
-_OWNERS = {"canonical": "timm"}
+# The projects whose names are canonical, or nearly, and those with several.
+_KINDS = {
+    "timm": ("canonical",),
+    "meta": ("canonical",),
+    "microsoft": ("canonical",),
+    "torchvision": ("torchvision", "torchvision_swin"),
+}
+OWNERS = {"canonical": "timm", "torchvision_swin": "torchvision"}
 # What the head is called, and the names that one linear layer of it may be under.
 _HEADS = {"canonical": ("head", "head"), "torchvision": ("heads.head", "heads"), "huggingface": ("classifier",) * 2}
 # Heads that wrappers put beside a model, or beside what it is in: Lightning's, solo-learn's, a linear probe's.
@@ -140,7 +146,7 @@ def choose(
     """
     tensors, spelled = _without_wrappers(tensors)
     path, ignored = tensors.path, dict(tensors.ignored)
-    kinds = [_KINDS.get(format, format)] if format is not None else list(ANCHORS)
+    kinds = list(_KINDS.get(format, (format,))) if format is not None else list(ANCHORS)
     prefix = prefix and _WRAPPER.sub("", prefix)
     names = _without_states(_within(tensors, prefix, ignored), kinds, ignored)
     names = _without_patterns(names, prefix or "", ignore, ignored, path)
@@ -245,7 +251,7 @@ def _root(
                 f"{path}: {left_out[0]}: {unread[left_out[0]]}, and nothing else is a patch embedding"
             )
         if others := _roots(names, list(ANCHORS)):
-            got, expected = (_OWNERS.get(kind, kind) for kind in (others[0][0], kinds[0]))
+            got, expected = (OWNERS.get(kind, kind) for kind in (others[0][0], kinds[0]))
             raise CheckpointError(
                 f"{path}: names: got those of {got}, expected those of {expected}; say --from {got} (in Python "
                 f'format="{got}")'

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ....configs import Preprocessing, VitConfig, close_match, replace
+from ....configs import Config, Preprocessing, VitConfig, close_match, replace
 from ...shapes import Shape
 from ..translate import Entry, Unused
 
@@ -62,7 +62,7 @@ class Setting:
             raise ValueError(f"{self.theirs}: got {value!r}, expected one of {known}{close_match(value, self.values)}")
         return self.values[value]
 
-    def write(self, config: VitConfig) -> Any:
+    def write(self, config: Config) -> Any:
         """Their value; the default where ours is none, which no class has."""
         return self.written(getattr(config, self.ours))
 
@@ -115,6 +115,7 @@ class Architecture:
     Attributes:
         name: The name of the class, as `architectures` has it.
         model_type: The model type that `config.json` has.
+        family: The family of our configs.
         settings: Fields of `config.json` that are fields of ours.
         fixed: Fields of ours that every model of the class has.
         expected: Fields of `config.json` that are supported with one value alone.
@@ -139,11 +140,12 @@ class Architecture:
 
     name: str
     model_type: str
+    family: type[Config] = VitConfig
     settings: tuple[Setting, ...]
     fixed: Json = field(default_factory=dict)
     expected: Json = field(default_factory=dict)
     read: Callable[[Json, Json], dict[str, Any]] = _nothing
-    write: Callable[[VitConfig], dict[str, Any]] = _nothing
+    write: Callable[[Any], dict[str, Any]] = _nothing
     table: tuple[Entry, ...]
     memory: tuple[Entry, ...] = ()
     head: tuple[Entry, ...] = ()
@@ -154,7 +156,7 @@ class Architecture:
     square: bool = False
     masks: bool = False
     unused: tuple[Unused, ...] = ()
-    added: Callable[[VitConfig], dict[str, tuple[Shape, float]]] = _nothing
+    added: Callable[[Any], dict[str, tuple[Shape, float]]] = _nothing
     fits: Callable[[Json, Collection[str]], bool] = _always
     written: Literal["any", "back", "own", "never"] = "any"
 
@@ -173,7 +175,7 @@ class Architecture:
         """All names that files have: as they are written, and as they are in memory."""
         return (self.entries, self._named(self.memory + self.table)) if self.memory else (self.entries,)
 
-    def config(self, data: Json) -> VitConfig:
+    def config(self, data: Json) -> Config:
         """Our config, but for the preprocessing.
 
         Args:
@@ -196,7 +198,10 @@ class Architecture:
         head_dim = tower.get("head_dim")
         if head_dim is not None and head_dim * fields["num_heads"] != fields["embed_dim"]:
             raise ValueError(f"head_dim: got {head_dim}, expected hidden_size / num_attention_heads")
-        return VitConfig(**fields, **sides, drop_partial_patches=not whole, preprocessing=ANY_PREPROCESSING)
+        if self.family is VitConfig:
+            fields["drop_partial_patches"] = not whole
+        make: Any = self.family
+        return make(**fields, **sides, preprocessing=ANY_PREPROCESSING)
 
     def with_said(self, data: Json, fields: Json) -> Json:
         """The object of `config.json` with the settings that are said beside it."""
@@ -210,7 +215,7 @@ class Architecture:
         # What is in the second object counts.
         return {**data, "vision_config_dict": {**(data.get("vision_config_dict") or {}), **said}}
 
-    def data(self, config: VitConfig) -> dict[str, Any]:
+    def data(self, config: Config) -> dict[str, Any]:
         """The object of `config.json`, but for labels; the inverse of `config` for configs that the class can hold."""
         tower = {setting.theirs: setting.write(config) for setting in self.settings}
         tower |= dict(self.expected) | self.write(config)

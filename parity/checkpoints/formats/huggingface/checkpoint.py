@@ -11,6 +11,7 @@ import numpy as np
 
 from ....configs import Config, Preprocessing, VitConfig, replace
 from ....configs.sincos import sincos2d
+from ....configs.swin import SwinConfig
 from ...accounting import CheckpointError
 from ...assumed import Given
 from ...checkpoint import Checkpoint
@@ -43,7 +44,7 @@ def is_huggingface(path: Path) -> bool:
 
 
 # The families that have names here.
-HOLDS: tuple[type[Config], ...] = (VitConfig,)
+HOLDS: tuple[type[Config], ...] = (VitConfig, SwinConfig)
 TARGET = Directory(
     documents=(CONFIG, PREPROCESSOR), is_ours=lambda path: is_huggingface(path) and is_by_us(path / CONFIG)
 )
@@ -110,7 +111,7 @@ def read(opened: Opened, given: Given) -> Checkpoint:
 
 def write(
     path: str | Path,
-    config: VitConfig,
+    config: Config,
     tensors: Mapping[str, np.ndarray],
     *,
     source: Mapping[str, Any] | None = None,
@@ -128,7 +129,9 @@ def write(
         CheckpointError: No class can hold the model, or something else is in the way.
     """
     path, source = Path(path), dict(source or {})
-    config, tensors = _without_zero_bias(*_with_stored_positions(config, tensors))
+    if isinstance(config, VitConfig):
+        with_positions, tensors = _with_stored_positions(config, tensors)
+        config, tensors = _without_zero_bias(with_positions, tensors)
     architecture = choose(config, source, path=str(path))
     data = architecture.data(config)
     if architecture.labels:
@@ -175,7 +178,7 @@ def _without_zero_bias(
     return replace(config, head_bias=False), Overlay(tensors, {"head.bias": None})
 
 
-def _filled(architecture: Architecture, config: VitConfig, names: Collection[str], *, source: str) -> list[FilledEntry]:
+def _filled(architecture: Architecture, config: Config, names: Collection[str], *, source: str) -> list[FilledEntry]:
     """Where each tensor is, by the spelling of which the file has most."""
     spelled = [
         _as_in_file(fill(table, config, source=source), architecture.base, names) for table in architecture.spellings
@@ -206,20 +209,20 @@ def _image_processor(path: Path, model_type: str) -> ImageProcessor | None:
     return None
 
 
-def _preprocessing(processor: ImageProcessor | None, config: VitConfig, model_type: str, given: Given) -> Preprocessing:
+def _preprocessing(processor: ImageProcessor | None, config: Config, model_type: str, given: Given) -> Preprocessing:
     """What the file says, or else the default of the class for the type of model."""
     usual = from_huggingface({}, model_type=model_type).preprocessing
     why = f"the default of {PROCESSORS[model_type]}ImageProcessor, for there is no {PREPROCESSOR}"
     return images_of(given, config.in_chans, known=processor and processor.preprocessing, usual=usual, why=why)
 
 
-def _processor_data(config: VitConfig, architecture: Architecture, source: Json) -> dict[str, Any]:
+def _processor_data(config: Config, architecture: Architecture, source: Json) -> dict[str, Any]:
     size = source.get("input_size") or config.image_size
     return to_huggingface(
         config.preprocessing,
         (size[0], size[1]),
         processor=PROCESSORS[architecture.model_type],
-        patch_size=config.patch_size[0],
+        patch_size=config.patch_size[0] if isinstance(config, VitConfig) else 0,
     )
 
 

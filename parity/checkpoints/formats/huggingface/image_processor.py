@@ -77,6 +77,8 @@ PROCESSORS: dict[str, str] = {
     "siglip_vision_model": "Siglip",
     "siglip2": "Siglip2",
     "siglip2_vision_model": "Siglip2",
+    "swin": "ViT",
+    "swinv2": "ViT",
 }
 
 

@@ -18,15 +18,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ....configs import VitConfig, replace
+from ....configs import Config, VitConfig, replace
 from ...accounting import CheckpointError
 from ...assumed import Given, say
 from ...shapes import Shape
 from ..foreign import depth_of, shape_of
 from ..settled import grid_of, heads_of
+from ..swin_shapes import infer
+from ..translate import canonical_shapes
 from ..weights import Weights
 from .architecture import Architecture, Json, Setting, number_of_labels
 from .dino import ratio_of
+from .image_processor import from_huggingface
 from .registry import ARCHITECTURES
 
 _LAYERS = r"(?:model\.|encoder\.)?layers?\.(\d+)\."
@@ -41,6 +44,7 @@ _HIDDEN = rf"{_LAYER}(?:intermediate\.dense|mlp\.(?:fc1|up_proj))\.weight"
 _HIDDEN_OUT = rf"{_LAYER}mlp\.(?:weights_out|down_proj)\.weight"
 _POSITIONS = r"embeddings\.position_embeddings?(?:\.weight)?"
 _PATCHES = r"embeddings\.patch_embeddings?(?:\.projection)?\.weight"
+_QUERY_OF_SWIN = re.compile(r"encoder\.layers\.0\.blocks\.0\.attention\.(?:self\.query|q_proj)\.weight")
 _TOWERS = ("CLIP", "Siglip", "Siglip2")
 
 
@@ -75,6 +79,8 @@ def implied(weights: Weights, given: Given, *, path: Path) -> dict[str, Any]:
     family = _family(file)
     name = family + _purpose(file, family)
     kind = _architecture(name, file)
+    if family.startswith("Swin"):
+        return _swin(kind, weights, given, path)
     tower = _sizes(file, family) | _options(file, family, name)
     width, channels = tower["hidden_size"], tower["num_channels"]
     tower |= _positions(file, family, tower, given)
@@ -91,6 +97,19 @@ def implied(weights: Weights, given: Given, *, path: Path) -> dict[str, Any]:
     if name == "CLIPModel":
         data["projection_dim"] = file.size(r"visual_projection\.weight")[0]
     return data | ({"vision_config": tower} if kind.nested else tower)
+
+
+def _swin(kind: Architecture, weights: Weights, given: Given, path: Path) -> dict[str, Any]:
+    """The same of a Swin Transformer, whose sizes its canonical names show."""
+    bare = {name.removeprefix(kind.base): shape for name, shape in weights.shapes.items()}
+    tables = [(*table, *kind.head) for table in (kind.table, kind.memory)]
+    found = [canonical_shapes(table, bare) for table in tables]
+    for shapes in found:  # three tensors there are one here
+        if projection := next((shape for name, shape in bare.items() if _QUERY_OF_SWIN.fullmatch(name)), None):
+            shapes["layers.0.blocks.0.attn.qkv.weight"] = (3 * projection[0], *projection[1:])
+    usual = (from_huggingface({}, model_type=kind.model_type).preprocessing, "")  # of which the reader speaks
+    config = infer(max(found, key=len), given, path=path, known=kind.fixed, images=usual)
+    return kind.data(config) | {"num_labels": config.num_classes, "num_channels": config.in_chans}
 
 
 def with_class(data: Json, weights: Weights) -> dict[str, Any]:
@@ -125,12 +144,14 @@ def with_classes(data: Json, architecture: Architecture, shapes: Mapping[str, Sh
     return {name: value for name, value in data.items() if name != "id2label"} | {"num_labels": found}
 
 
-def with_asked(config: VitConfig, architecture: Architecture, names: Collection[str], given: Given) -> VitConfig:
+def with_asked(config: Config, architecture: Architecture, names: Collection[str], given: Given) -> Config:
     """A config with what a file can have besides its class, and the user asks for.
 
     Raises:
         ValueError: A pooler beside a classifier, and the user doesn't say whether it is between them.
     """
+    if not isinstance(config, VitConfig):
+        return config
     config = replace(config, mask_token=given.take("mask_token", config.mask_token))
     pooler = [name for name in names if name.endswith("pooler.dense.weight")]
     if not pooler or not architecture.labels:
@@ -146,12 +167,14 @@ def with_asked(config: VitConfig, architecture: Architecture, names: Collection[
     return replace(config, pre_logits_dim=width)
 
 
-def settled_pooling(config: VitConfig, architecture: Architecture, weights: Weights, given: Given) -> VitConfig:
+def settled_pooling(config: Config, architecture: Architecture, weights: Weights, given: Given) -> Config:
     """A lone file's config, with its pooling settled where the names don't say it.
 
     Raises:
         ValueError: A pooling that makes no model.
     """
+    if not isinstance(config, VitConfig):
+        return config
     head = weights.called("classifier.weight")
     if config.num_classes and "classifier.weight" in weights.tensors and "classifier." not in head:
         why = f"that of {architecture.name}; {head} is the head of another class around it"
@@ -173,13 +196,15 @@ def _file(weights: Weights, path: Path) -> _File:
 
 def _classes(architecture: Architecture, shapes: Mapping[str, Shape]) -> int:
     """Rows of the head; none without one."""
-    entry = next(entry for entry in architecture.head if entry.ours == "head")
+    entry = next(entry for entry in architecture.head if entry.ours in ("head", "head.fc"))
     shape = shapes.get(f"{entry.theirs}.weight", (0,))
     return shape[0] if shape else 0
 
 
 def _family(file: _File) -> str:
     """What all classes of one kind of encoder begin with."""
+    if file.has(r"encoder\.layers\.0\.blocks\.0\..*"):
+        return "Swinv2" if file.has(r".*\.logit_scale") else "Swin"
     named = {"deit.": "DeiT", "beit.": "Beit", "data2vec_vision.": "Data2VecVision", "ijepa.": "IJepa"}
     keyless = file.has(rf"{_QUERY}\.bias") and not file.has(rf"{_KEY}\.bias")
     if file.has(r"embeddings\.patch_embeddings\.weight"):

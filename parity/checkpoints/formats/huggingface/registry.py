@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from ....configs import VitConfig, close_match, replace
+from ....configs import Config, VitConfig, close_match, replace
+from ....configs.swin import SwinConfig
 from ...accounting import CheckpointError
 from ..foreign import essence
-from . import beit, clip, dino, vit
+from . import beit, clip, dino, swin, vit
 from .architecture import Architecture, Json
 
 ARCHITECTURES: tuple[Architecture, ...] = (
@@ -16,6 +17,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     *beit.ARCHITECTURES,
     *dino.ARCHITECTURES,
     *clip.ARCHITECTURES,
+    *swin.ARCHITECTURES,
 )
 MODEL_TYPES = tuple(dict.fromkeys(architecture.model_type for architecture in ARCHITECTURES))
 
@@ -47,7 +49,7 @@ def architecture_of(data: Json, names: Collection[str]) -> Architecture:
     return next(kind for kind in variants if kind.fits(data, {name.removeprefix(kind.base) for name in names}))
 
 
-def choose(config: VitConfig, source: Mapping[str, Any], *, path: str) -> Architecture:
+def choose(config: Config, source: Mapping[str, Any], *, path: str) -> Architecture:
     """The class to write: the one that the source had, else the first that can hold the config.
 
     Args:
@@ -62,9 +64,9 @@ def choose(config: VitConfig, source: Mapping[str, Any], *, path: str) -> Archit
     own = [kind for kind in ARCHITECTURES if kind.name == name]
     kin = [kind for kind in ARCHITECTURES if _family(kind.model_type) == family and kind.written != "own"]
     common = [kind for kind in ARCHITECTURES if kind.written == "any"]
-    tried: list[tuple[int, str]] = []
+    tried: list[tuple[int, int, str]] = []
     for kind in (*own, *kin, *common):
-        if kind.written == "never":
+        if kind.written == "never" or not isinstance(config, kind.family):
             continue
         try:
             reasons = in_the_way(config, kind)
@@ -72,12 +74,14 @@ def choose(config: VitConfig, source: Mapping[str, Any], *, path: str) -> Archit
             continue
         if not reasons:
             return kind
-        tried.append((len(reasons), f"{kind.name}, can't hold {'; '.join(reasons)}"))
-    nearest = min(tried, key=lambda reasons: reasons[0])[1]
-    raise CheckpointError(f"{path}: transformers has no class for this model; the nearest, {nearest}")
+        other = sum(reason.partition(":")[0] not in config.numerics for reason in reasons)
+        tried.append((other, len(reasons), f"{kind.name}, can't hold {'; '.join(reasons)}"))
+    other, _, nearest = min(tried, key=lambda reasons: reasons[:2])
+    hint = "" if other else "\n--numerics huggingface takes its own"
+    raise CheckpointError(f"{path}: transformers has no class for this model; the nearest, {nearest}{hint}")
 
 
-def in_the_way(config: VitConfig, architecture: Architecture) -> list[str]:
+def in_the_way(config: Config, architecture: Architecture) -> list[str]:
     """The fields of a config that a class can't hold, with what it would make of them.
 
     Raises:
@@ -85,16 +89,30 @@ def in_the_way(config: VitConfig, architecture: Architecture) -> list[str]:
     """
     data = architecture.data(config) | {"num_labels": config.num_classes}
     read = replace(architecture, square=False).config(data)
-    # Whether it is read is up to who reads it.
-    held = essence(replace(read, mask_token=config.mask_token and architecture.masks), free=_FREE)
-    wanted = essence(config, free=_FREE)
+    if isinstance(config, VitConfig):  # whether it is read is up to who reads it
+        read = replace(read, mask_token=config.mask_token and architecture.masks)
+    held, wanted = essence(read, free=_FREE), essence(config, free=_FREE)
     oblong = [
         f"{name}: got {getattr(config, name)}, there a square"
         for name in ("image_size", "patch_size")
         if architecture.square and len(set(getattr(config, name))) > 1
     ]
-    return oblong + [
-        f"{name}: got {value!r}, there {held[name]!r}" for name, value in wanted.items() if value != held[name]
+    return (
+        oblong
+        + _shrunk(config)
+        + [f"{name}: got {value!r}, there {held[name]!r}" for name, value in wanted.items() if value != held[name]]
+    )
+
+
+def _shrunk(config: Config) -> list[str]:
+    """Tables of windows that have become smaller: transformers' Swins have all of them at the full size."""
+    if not isinstance(config, SwinConfig) or config.version == 2:
+        return []
+    windows = [(config.window(stage, 0)[0], (side, side)) for stage, side in enumerate(config.window_sizes)]
+    return [
+        f"window of stage {stage}: got {fitted}, there {whole}"
+        for stage, (fitted, whole) in enumerate(windows)
+        if fitted != whole
     ]
 
 
