@@ -37,7 +37,7 @@ OUTPUT = "output"
 INPUT = ":input"
 
 _PATH = "_captured_path"
-# PyTorch's own modules whose arrays with four axes are maps (b, c, h, w); ours say so: `channels_first`.
+# PyTorch's own modules whose arrays with four axes are maps (b, c, h, w); ours say which: `channels_first`.
 _ON_MAPS = (
     nn.Conv2d,
     nn.ConvTranspose2d,
@@ -150,7 +150,7 @@ def capture_torch(
     inputs = [_placed(value, number, None if parameter is None else parameter.device) for value in _listed(images)]
     given = [vit_torch.state_dict.to_numpy(value) for value in inputs]
     recorder = _Recorder([*given, *map(channels_last, given)], places=places)
-    on_maps = {module for module in model.modules() if _is_on_maps(module)}
+    on_maps = {module for module in model.modules() if is_on_maps(module)}
 
     def record(path: str, module: nn.Module, value: Any, *, is_input: bool) -> None:
         tensor = first_array(value, torch.Tensor)
@@ -195,9 +195,12 @@ def _placed(value: np.ndarray, number: torch.dtype | None, device: torch.device 
     return tensor.to(number) if tensor.is_floating_point() else tensor
 
 
-def _is_on_maps(module: nn.Module) -> bool:
-    """Whether a module's arrays with four axes are maps (b, c, h, w): a part of it is one that has no others."""
-    return any(isinstance(part, _ON_MAPS) or getattr(part, "channels_first", False) for part in module.modules())
+def is_on_maps(module: nn.Module) -> bool:
+    """Whether a module's arrays with four axes are maps (b, c, h, w): it says so, or a part of it has no others."""
+    said = getattr(module, "channels_first", None)
+    if said is not None:
+        return said
+    return isinstance(module, _ON_MAPS) or any(map(is_on_maps, module.children()))
 
 
 def first_array(value: Any, kind: type | tuple[type, ...]) -> Any:

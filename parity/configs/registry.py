@@ -13,6 +13,7 @@ from .base import ModelConfig
 from .fields import check_fields, check_values, parts_of, shown
 from .models import NORMALIZATIONS
 from .preprocessing import Preprocessing
+from .pvt import PvtConfig
 from .swin import SwinConfig
 from .vit import VitConfig
 
@@ -26,6 +27,7 @@ AnyDataclass = TypeVar("AnyDataclass", bound="DataclassInstance")
 FAMILIES: dict[str, type[Config]] = {
     "vit": VitConfig,
     "swin": SwinConfig,
+    "pvt": PvtConfig,
 }
 
 

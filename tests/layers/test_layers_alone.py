@@ -20,6 +20,7 @@ from torch import nn
 
 import vit_jax.state_dict
 import vit_torch.state_dict
+from parity.checks.capture import is_on_maps
 from parity.checks.parameters import random_parameters
 from parity.checks.twins import channels_last
 from parity.compare import compare
@@ -116,6 +117,38 @@ TABLE: dict[str, tuple[str, tuple[Any, ...], dict[str, Any], tuple[Any, ...], di
         dict(window_size=(3, 2), shift=(1, 0), trained_window=5, hidden_dim=9, attn_drop_rate=0.2),
         (MAP,),
         dict(key=8),
+    ),
+    "Depthwise Conv": (
+        "linear.Conv",
+        (6, 6),
+        dict(kernel_size=(3, 5), stride=(1, 1), padding=1, groups=6),
+        ((2, 4, 7, 6),),
+        {},
+    ),
+    "Conv in groups": ("linear.Conv", (6, 9), dict(kernel_size=(2, 2), stride=(2, 1), groups=3), ((2, 4, 7, 6),), {}),
+    "ConvMlp": ("mlp.ConvMlp", (D, HIDDEN), dict(drop_rate=0.2), (MAP,), dict(key=4)),
+    "ConvMlp, linear": ("mlp.ConvMlp", (D, HIDDEN), dict(relu=True, act="silu"), (MAP,), {}),
+    "OverlapPatchEmbed": (
+        "patch_embed.OverlapPatchEmbed",
+        (3, D),
+        dict(kernel_size=7, stride=4),
+        ((2, 13, 10, 3),),
+        {},
+    ),
+    "ReducedAttention": (
+        "reduction.ReducedAttention",
+        (D, HEADS),
+        dict(ratio=2, norm=LN, attn_drop_rate=0.2),
+        (MAP,),
+        dict(key=8),
+    ),
+    "ReducedAttention, whole": ("reduction.ReducedAttention", (D, HEADS), {}, (MAP,), {}),
+    "ReducedAttention, linear": (
+        "reduction.ReducedAttention",
+        (D, HEADS),
+        dict(linear=True, qkv_bias=False),
+        ((2, 9, 4, D),),
+        {},
     ),
     "PatchMerging": ("merge.PatchMerging", (D, 10), {}, (MAP,), {}),
     "PatchMerging, norm last": ("merge.PatchMerging", (D, 10), dict(norm=LN, norm_last=True), (MAP,), {}),
@@ -228,7 +261,7 @@ def run_torch(layer: Any, given: list[Any], options: dict[str, Any]) -> dict[str
         options["key"] = vit_torch.random.key(options["key"])
     if "dtype" in options:
         options |= dict(dtype=getattr(torch, options["dtype"]), device=torch.device("cpu"))
-    on_maps = any(isinstance(part, nn.Conv2d) or hasattr(part, "channels_first") for part in layer.modules())
+    on_maps = is_on_maps(layer)
     # What neither convolves nor says that it takes maps has channels last, as tokens have them.
     maps = [
         torch.from_numpy(each.transpose(0, 3, 1, 2) if on_maps and each.ndim == 4 else each)

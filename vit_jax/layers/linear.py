@@ -59,6 +59,7 @@ class Conv(nnx.Module):
         kernel_size: Height and width in pixels.
         stride: Pixels down and across.
         padding: Zeros on each side.
+        groups: Parts of the channels, each of which is convolved by itself; as many as channels for a depthwise one.
         bias: Whether to add one.
         axes: Logical names of the kernel's axes, for sharding.
         rngs: Source of the initial values.
@@ -74,14 +75,16 @@ class Conv(nnx.Module):
         kernel_size: tuple[int, int],
         stride: tuple[int, int],
         padding: int = 0,
+        groups: int = 1,
         bias: bool = True,
         axes: tuple[str | None, ...] = (),
         rngs: nnx.Rngs,
     ):
-        bound = 1 / math.sqrt(in_features * math.prod(kernel_size))
-        shape = (*kernel_size, in_features, out_features)
+        bound = 1 / math.sqrt(in_features // groups * math.prod(kernel_size))
+        shape = (*kernel_size, in_features // groups, out_features)
         self.stride = stride
         self.padding = padding
+        self.groups = groups
         self.kernel = nnx.Param(jax.random.uniform(rngs.params(), shape, jnp.float32, -bound, bound))
         self.bias = nnx.Param(jnp.zeros(out_features, jnp.float32)) if bias else None
         self.logical_axes = (("kernel", axes), ("bias", axes[-1:]))
@@ -89,8 +92,7 @@ class Conv(nnx.Module):
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
         """Applies the convolution, in the precision of the kernel."""
         kernel = self.kernel[...]
-        padding, layout = [(self.padding, self.padding)] * 2, ("NHWC", "HWIO", "NHWC")
-        x = jax.lax.conv_general_dilated(x.astype(kernel.dtype), kernel, self.stride, padding, dimension_numbers=layout)
+        x = _convolve(x.astype(kernel.dtype), kernel, self.stride, self.padding, self.groups)
         return add_bias(x, self.bias)
 
 
@@ -115,3 +117,33 @@ def matmul(x: Float[Array, "... i"], kernel: Float[Array, "i *o"]) -> Float[Arra
     if x.ndim == 2:
         return product(x, kernel)
     return jax.lax.platform_dependent(x, kernel, cpu=flat, default=product)
+
+
+def _convolve(
+    x: Float[Array, "b h w i"], kernel: Float[Array, "kh kw j o"], stride: tuple[int, int], padding: int, groups: int
+) -> Float[Array, "b h2 w2 o"]:
+    """The convolution with zeros around it.
+
+    XLA's CPU backend is slow at depthwise ones and their gradients: there they are sums of products of moved maps.
+    """
+
+    def general(x: Float[Array, "b h w i"], kernel: Float[Array, "kh kw j o"]) -> Float[Array, "b h2 w2 o"]:
+        sides, layout = [(padding, padding)] * 2, ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(
+            x, kernel, stride, sides, dimension_numbers=layout, feature_group_count=groups
+        )
+
+    def moved(x: Float[Array, "b h w i"], kernel: Float[Array, "kh kw j o"]) -> Float[Array, "b h2 w2 o"]:
+        wide = jnp.promote_types(x.dtype, jnp.float32)
+        around = jnp.pad(x, [(0, 0), (padding, padding), (padding, padding), (0, 0)]).astype(wide)
+        height, width = (side - size + 1 for side, size in zip(around.shape[1:3], kernel.shape[:2], strict=True))
+        parts = [
+            around[:, down : down + height, across : across + width] * kernel[down, across, 0].astype(wide)
+            for down in range(kernel.shape[0])
+            for across in range(kernel.shape[1])
+        ]
+        return sum(parts[1:], parts[0]).astype(x.dtype)
+
+    if groups == 1 or kernel.shape[2] > 1 or kernel.shape[3] != groups or stride != (1, 1):
+        return general(x, kernel)
+    return jax.lax.platform_dependent(x, kernel, cpu=moved, default=general)

@@ -7,13 +7,15 @@ x * sigmoid(1.702 x). The width of a gated MLP is that of one half here; timm gi
 
 from __future__ import annotations
 
+from typing import Any
+
 from flax import nnx
 from jaxtyping import Array, Float
 
 from .. import random
 from .act import ACTIVATIONS
 from .drop import Dropout
-from .linear import Linear
+from .linear import Conv, Linear
 from .norm import Norm
 
 
@@ -92,3 +94,33 @@ class SwiGluPacked(Mlp):
     def _hidden(self, x: Float[Array, "*b d"]) -> Float[Array, "*b m"]:
         x = self.fc1(x)
         return ACTIVATIONS[self.act](x[..., 0, :]) * x[..., 1, :]
+
+
+class ConvMlp(Mlp):
+    """An MLP on a map, with a depthwise convolution of 3 x 3 between its layers (Wang et al. 2021, arXiv:2106.13797).
+
+    fc2(act(dwconv(fc1(x)))), with a ReLU before the convolution in its linear variant.
+
+    Args:
+        dim: The width of the tokens.
+        hidden_dim: The width between the two layers.
+        relu: Whether there is the ReLU.
+        options: The other arguments of `Mlp`.
+
+    Raises:
+        ValueError: An unknown activation.
+    """
+
+    def __init__(self, dim: int, hidden_dim: int, *, relu: bool = False, **options: Any):
+        self.relu = relu
+        super().__init__(dim, hidden_dim, **options)
+
+    def _add_inputs(self, dim: int, hidden_dim: int, *, bias: bool, rngs: nnx.Rngs) -> None:
+        super()._add_inputs(dim, hidden_dim, bias=bias, rngs=rngs)
+        size: dict[str, Any] = dict(kernel_size=(3, 3), stride=(1, 1), padding=1, groups=hidden_dim)
+        self.dwconv = Conv(hidden_dim, hidden_dim, **size, axes=(None, None, None, "mlp"), rngs=rngs)
+
+    def _hidden(self, x: Float[Array, "b h w d"]) -> Float[Array, "b h w m"]:
+        x = self.fc1(x)
+        x = ACTIVATIONS["relu"](x) if self.relu else x
+        return ACTIVATIONS[self.act](self.dwconv(x))

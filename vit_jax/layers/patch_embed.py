@@ -8,12 +8,13 @@ the pixels of partial patches at the right and the bottom, where timm refuses su
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from flax import nnx
 from jaxtyping import Array, Float
 
 from .linear import Conv
-from .norm import Norm
+from .norm import LayerNorm, Norm
 from .stem import StemBlock
 
 
@@ -149,3 +150,35 @@ class StemPatchEmbed(PatchGrid):
             x = block(x)
         x = x.reshape(x.shape[0], -1, x.shape[-1])
         return x if self.norm is None else self.norm(x)
+
+
+class OverlapPatchEmbed(nnx.Module):
+    """Patches that overlap: norm(proj(x)), by a convolution with a kernel greater than its stride.
+
+    Wang et al. 2021, arXiv:2106.13797, section 3.2; it takes maps of every size, with zeros around them.
+
+    Args:
+        in_dim: Channels of the map.
+        dim: Channels of the result.
+        kernel_size: The side of the kernel, an odd number.
+        stride: By how much the map shrinks.
+        norm: The kind of the norm.
+        rngs: The source of the initial values.
+    """
+
+    def __init__(self, in_dim: int, dim: int, *, kernel_size: int, stride: int, norm: Norm = LayerNorm, rngs: nnx.Rngs):
+        self.in_dim = in_dim
+        size: dict[str, Any] = dict(kernel_size=(kernel_size,) * 2, stride=(stride,) * 2, padding=kernel_size // 2)
+        self.proj = Conv(in_dim, dim, **size, axes=(None, None, None, "embed"), rngs=rngs)
+        self.norm = norm(dim, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
+        """Shrinks a map, or images, in the precision of the weights.
+
+        Raises:
+            ValueError: The map has other channels than the layer takes, or another number of axes.
+        """
+        if x.ndim != 4 or x.shape[-1] != self.in_dim:
+            expected = f"(batch, height, width, {self.in_dim}) (NHWC)"
+            raise ValueError(f"images: got shape {tuple(x.shape)}, expected {expected}")
+        return self.norm(self.proj(x))

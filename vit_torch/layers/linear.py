@@ -43,6 +43,7 @@ class Conv(nn.Conv2d):
         kernel_size: Height and width in pixels.
         stride: Pixels down and across.
         padding: Zeros on each side.
+        groups: Parts of the channels, each of which is convolved by itself; as many as channels for a depthwise one.
         bias: Whether to add one.
     """
 
@@ -54,13 +55,14 @@ class Conv(nn.Conv2d):
         kernel_size: tuple[int, int],
         stride: tuple[int, int],
         padding: int = 0,
+        groups: int = 1,
         bias: bool = True,
     ):
-        super().__init__(in_features, out_features, kernel_size, stride, padding=padding, bias=bias)
+        super().__init__(in_features, out_features, kernel_size, stride, padding=padding, groups=groups, bias=bias)
 
     def reset_parameters(self) -> None:
         """Draws new initial values."""
-        bound = 1 / math.sqrt(self.in_channels * math.prod(self.kernel_size))
+        bound = 1 / math.sqrt(self.in_channels // self.groups * math.prod(self.kernel_size))
         nn.init.uniform_(self.weight, -bound, bound)
         if self.bias is not None:
             nn.init.zeros_(self.bias)

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .linear import Conv
-from .norm import Norm
+from .norm import LayerNorm, Norm
 from .stem import StemBlock
 
 
@@ -149,3 +149,35 @@ class StemPatchEmbed(PatchGrid):
             x = block(x)
         x = x.flatten(2).transpose(1, 2)
         return x if self.norm is None else self.norm(x)
+
+
+class OverlapPatchEmbed(nn.Module):
+    """Patches that overlap: norm(proj(x)), by a convolution with a kernel greater than its stride.
+
+    Wang et al. 2021, arXiv:2106.13797, section 3.2; it takes maps of every size, with zeros around them.
+
+    Args:
+        in_dim: Channels of the map.
+        dim: Channels of the result.
+        kernel_size: The side of the kernel, an odd number.
+        stride: By how much the map shrinks.
+        norm: The kind of the norm.
+    """
+
+    def __init__(self, in_dim: int, dim: int, *, kernel_size: int, stride: int, norm: Norm = LayerNorm):
+        super().__init__()
+        self.in_dim = in_dim
+        size: dict[str, Any] = dict(kernel_size=(kernel_size,) * 2, stride=(stride,) * 2, padding=kernel_size // 2)
+        self.proj = Conv(in_dim, dim, **size)
+        self.norm = norm(dim)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
+        """Shrinks a map, or images, in the precision of the weights.
+
+        Raises:
+            ValueError: The map has other channels than the layer takes, or another number of axes.
+        """
+        if x.ndim != 4 or x.shape[1] != self.in_dim:
+            expected = f"(batch, {self.in_dim}, height, width) (NCHW)"
+            raise ValueError(f"images: got shape {tuple(x.shape)}, expected {expected}")
+        return self.norm(self.proj(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)

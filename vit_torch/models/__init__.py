@@ -12,6 +12,7 @@ from parity.configs import Config, Execution
 from parity.configs.pretrained import requested
 
 from .base import Model
+from .pvt import PyramidVisionTransformer
 from .swin import SwinTransformer
 from .vit import VisionTransformer
 
@@ -19,6 +20,7 @@ from .vit import VisionTransformer
 MODELS: dict[str, Callable[..., Model]] = {
     "vit": VisionTransformer,
     "swin": SwinTransformer,
+    "pvt": PyramidVisionTransformer,
 }
 
 __all__ = ["MODELS", "Model", "VisionTransformer", "create_model", "list_models"]

@@ -13,7 +13,7 @@ from types import ModuleType
 import numpy as np
 
 from ...configs import Config, family
-from . import swin, vit
+from . import pvt, swin, vit
 
 Shape = tuple[int, ...]
 
@@ -21,6 +21,7 @@ Shape = tuple[int, ...]
 _FAMILIES: dict[str, ModuleType] = {
     "vit": vit,
     "swin": swin,
+    "pvt": pvt,
 }
 
 # What BatchNorm has besides parameters: it travels with them, and no optimiser changes it.
