@@ -28,6 +28,10 @@ def settings(kind: Architecture) -> dict[str, Any]:
     if kind.model_type in ("swin", "swinv2"):
         # Maps of 6 x 6 and 3 x 3.
         tower = dict(embed_dim=8, depths=[2, 3], num_heads=[1, 2], mlp_ratio=3.0, window_size=3, image_size=24)
+    if kind.model_type in ("pvt_v2", "segformer"):
+        tower = dict(
+            hidden_sizes=[8, 12], depths=[2, 1], num_attention_heads=[1, 2], mlp_ratios=[3, 2], sr_ratios=[2, 1]
+        )
     if "use_swiglu_ffn" in kind.expected:
         tower |= dict(kind.expected)
     data = {"architectures": [kind.name], "model_type": kind.model_type}

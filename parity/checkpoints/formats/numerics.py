@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...configs import Config, VitConfig, close_match, get, names, replace
+from ...configs.pvt import PvtConfig
 from ...configs.registry import FAMILIES
 from ...configs.swin import SwinConfig
 
@@ -67,7 +68,7 @@ def _second(config: SwinConfig) -> bool:
     return config.version == 2
 
 
-def _any(_: SwinConfig) -> bool:
+def _any(_: Config) -> bool:
     return True
 
 
@@ -103,6 +104,7 @@ TABLE = (
     Numerics("meta", "DeiT, MAE", _token_pooled, dict(act="gelu", norm_eps=1e-6, pos_embed_resize="bicubic")),
     Numerics("huggingface", "Swin", _first, dict(window_fit="shrink_both", shift_mask=-100.0), SwinConfig),
     Numerics("huggingface", "Swin V2", _second, dict(window_fit="shrink_height", shift_mask=-200.0), SwinConfig),
+    Numerics("huggingface", "PVT v2", _any, dict(norm_eps=1e-6, embed_norm_eps=1e-6), PvtConfig),
     Numerics("torchvision", "Swin", _any, dict(window_fit="pad", shift_mask=-100.0, norm_eps=1e-5), SwinConfig),
     Numerics(
         "microsoft",
@@ -163,7 +165,7 @@ def _of_timm(config: Config, name: str) -> dict[str, Any] | None:
 
 _SIZES = (
     *("image_size", "patch_size", "num_classes", "embed_dim", "depth", "num_heads", "num_kv_heads", "mlp_dim"),
-    *("depths", "window_sizes", "trained_windows"),
+    *("depths", "window_sizes", "trained_windows", "embed_dims", "mlp_dims", "sr_ratios"),
 )
 _TRAINING = ("drop_rate", "attn_drop_rate", "drop_path_rate", "preprocessing", "dynamic_image_size", "layer_scale_init")
 

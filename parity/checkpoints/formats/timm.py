@@ -11,26 +11,25 @@ import functools
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from ...configs import Config, VitConfig, close_match, replace
 from ...configs.eva import EVA_AND_BEIT
-from ...configs.swin import SwinConfig
 from ..accounting import CheckpointError
 from ..assumed import Given, say, with_fields
 from ..checkpoint import Checkpoint
 from ..containers.document import find_json, read_json
 from ..containers.files import WRITTEN_BY, Directory, is_by_us, write_directory
 from ..shapes import Shape, parameter_shapes
-from . import swin_shapes, timm_swin
+from . import timm_pvt, timm_swin
 from .canonical import Known, infer
 from .foreign import checkpoint_of
 from .meta_names import MASK_TOKEN
 from .native import CONFIG
 from .opened import Opened
-from .swin_shapes import is_swin
 from .timm_arguments import POOLS, architectures, config_of, expressed, images_of
 from .translate import FilledEntry, Theirs, Unused
 from .weights import Weights
@@ -63,8 +62,10 @@ def is_timm(path: Path) -> bool:
     return "architecture" in data and "format" not in data
 
 
+# The other families: modules with the same functions.
+_FAMILIES: tuple[ModuleType, ...] = (timm_swin, timm_pvt)
 # The families that have names here.
-HOLDS: tuple[type[Config], ...] = (VitConfig, SwinConfig)
+HOLDS: tuple[type[Config], ...] = (VitConfig, *(family.FAMILY for family in _FAMILIES))
 TARGET = Directory(documents=(CONFIG,), is_ours=lambda path: is_timm(path) and is_by_us(path / CONFIG))
 
 
@@ -81,18 +82,20 @@ def read(opened: Opened, given: Given) -> Checkpoint:
     weights, path = opened.weights("timm"), opened.path
     _check_key_biases(weights)
     theirs = {our_name(name): name for name in weights.tensors}
-    theirs = timm_swin.our_names(theirs) if is_swin(theirs) else theirs
+    for family in _FAMILIES:
+        named = family.our_names(theirs)
+        theirs = named if family.is_kind(named) else theirs
     shapes = {name: weights.shapes[their] for name, their in theirs.items() if not _is_unused(their)}
     config: Config | None = None
     name = None
     if path.is_dir() and is_timm(path):
         config, name = _of_document(path / CONFIG, shapes, given)
-    if config is None and is_swin(theirs):
-        known = {} if given.model is not None else {"rel_pos_resize": "geometric"}
-        shapes = {name: weights.shapes[their] for name, their in theirs.items()}  # of buffers, too
-        config = swin_shapes.infer(shapes, given, path=path, known=known, images=timm_swin.USUAL_IMAGES)
-    elif config is None:
-        config = infer(shapes, given, path=path, known=_known(weights, opened.tensors()))
+    if config is None:
+        kind = next((family for family in _FAMILIES if family.is_kind(theirs)), None)
+        found = {name: weights.shapes[their] for name, their in theirs.items()}  # of buffers, too
+        known = _known(weights, opened.tensors())
+        config = infer(shapes, given, path=path, known=known) if kind is None else kind.infer(found, given, path)
+    assert config is not None
     default = functools.partial(their_name, architecture=name or "")
     filled = [
         FilledEntry(ours, shape, (theirs.get(ours, default(ours)),), "", (), None)
@@ -112,11 +115,12 @@ def _of_document(file: Path, shapes: Mapping[str, Shape], given: Given) -> tuple
     data = read_json(file)
     try:
         name = (given.name or str(data["architecture"])).partition(".")[0]
-        if name in timm_swin.architectures():
-            return _of_swin(data, name, given), name
+        for family in _FAMILIES:
+            if name in family.architectures():
+                return _of_family(family, data, name, given), name
         if name not in architectures():
-            known = [*architectures(), *timm_swin.architectures()]
-            which = f"expected one of timm's ViTs or Swin Transformers{close_match(name, known)}"
+            known = [*architectures(), *(one for family in _FAMILIES for one in family.architectures())]
+            which = f"expected one of timm's ViTs, Swin Transformers or PVTs{close_match(name, known)}"
             raise ValueError(f"architecture: got {name!r}, {which}; name the model that it is like with --model NAME")
         config = config_of(data, name, shapes)
         _check_classes(config, shapes, given)
@@ -129,9 +133,9 @@ def _of_document(file: Path, shapes: Mapping[str, Shape], given: Given) -> tuple
         raise CheckpointError(f"{file}: {error}") from None
 
 
-def _of_swin(data: Mapping[str, Any], name: str, given: Given) -> SwinConfig:
-    """The config of a Swin Transformer's document; a named model has the document's arguments, too."""
-    config = timm_swin.config_of(data, name)
+def _of_family(family: ModuleType, data: Mapping[str, Any], name: str, given: Given) -> Config:
+    """The config of a document of another family; a named model has the document's arguments, too."""
+    config: Config = family.config_of(data, name)
     config = replace(config, preprocessing=images_of(data, config, config.in_chans))
     given.model = config if given.model is not None else None
     return with_fields(config, {field: given.take(field) for field in given.fields})
@@ -157,10 +161,11 @@ def write(path: str | Path, config: Config, tensors: Mapping[str, np.ndarray], *
         CheckpointError: timm has no architecture and arguments for the config, or something else is in the way.
     """
     path = Path(path)
-    if isinstance(config, SwinConfig):
-        architecture, arguments = timm_swin.expressed(path, config, name)
-        shown: dict[str, Any] = dict(num_features=config.dims[-1], global_pool="avg")
-        classifier: str | list[str] = "head.fc"
+    family = next((family for family in _FAMILIES if isinstance(config, family.FAMILY)), None)
+    if family is not None:
+        architecture, arguments = family.expressed(path, config, name)
+        shown: dict[str, Any] = dict(num_features=family.width(config), global_pool="avg")
+        classifier: str | list[str] = family.CLASSIFIER
     else:
         config = VitConfig.of(config)
         architecture, arguments = expressed(path, config, name)
@@ -175,7 +180,7 @@ def write(path: str | Path, config: Config, tensors: Mapping[str, np.ndarray], *
         "pretrained_cfg": {
             "custom_load": False,
             "input_size": [config.in_chans, *config.image_size],
-            "fixed_input_size": True,
+            "fixed_input_size": family is None or family.FIXED_SIZE,
             "interpolation": images.interpolation,
             "crop_pct": images.crop_pct,
             "crop_mode": images.crop_mode,

@@ -14,6 +14,15 @@ from ...configs import Preprocessing, close_match, get, name_of, replace
 from ...configs.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from ...configs.swin import SwinConfig
 from ..accounting import CheckpointError
+from ..assumed import Given
+from ..shapes import Shape
+from . import swin_shapes
+
+FAMILY = SwinConfig
+CLASSIFIER = "head.fc"
+# Whether a model takes images of one size alone.
+FIXED_SIZE = True
+is_kind = swin_shapes.is_swin
 
 # timm's arguments whose values are ours under another name.
 _ARGUMENTS = {
@@ -32,11 +41,22 @@ _ARGUMENTS = {
 # What changes no output of images of the model's own size, and what isn't another model at this value.
 _WITHOUT_EFFECT = ("drop_rate", "weight_init", "strict_img_size", "dynamic_img_size", "device", "dtype")
 # What timm evaluates nearly all of them with.
-USUAL_IMAGES = (
+_IMAGES = (
     Preprocessing(mean=IMAGENET_MEAN, std=IMAGENET_STD, interpolation="bicubic", crop_pct=0.9),
     "that of most of timm's Swins",
 )
 _ONLY = {"global_pool": "avg", "always_partition": False, "qkv_bias": True, "head_dim": None, "norm_layer": None}
+
+
+def infer(shapes: Mapping[str, Shape], given: Given, path: Path) -> SwinConfig:
+    """The config of a file of tensors alone; errors as of `swin_shapes.infer`."""
+    known = {} if given.model is not None else {"rel_pos_resize": "geometric"}
+    return swin_shapes.infer(shapes, given, path=path, known=known, images=_IMAGES)
+
+
+def width(config: SwinConfig) -> int:
+    """The width of the features."""
+    return config.dims[-1]
 
 
 def architectures() -> list[str]:

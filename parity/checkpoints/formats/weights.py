@@ -26,7 +26,10 @@ from ..containers.stored import FileTensors, Shape
 from ..containers.tree import NOTHING
 
 # How the patch embedding's name ends in each project's files: what comes before it is a prefix.
-_BASES = r"(?:(?:vit|deit|beit|data2vec_vision|ijepa|dinov2|dinov2_with_registers|swin|swinv2|vision_model)[./])?"
+_BASES = (
+    r"(?:(?:vit|deit|beit|data2vec_vision|ijepa|dinov2|dinov2_with_registers|swin|swinv2|pvt_v2|segformer|vision_model)"
+    r"[./])?"
+)
 ANCHORS: Mapping[str, re.Pattern[str]] = {
     kind: re.compile(rf"(?P<prefix>(?:.*?[./])??)(?:{ending})")
     for kind, ending in {
@@ -35,19 +38,22 @@ ANCHORS: Mapping[str, re.Pattern[str]] = {
         r"|(?<!visual\.)(?<!embeddings[./])class_embedding",
         "torchvision": r"conv_proj\.(?:weight|conv_bn_relu_0\.0\.weight)",
         "torchvision_swin": r"features\.1\.0\.norm1\.weight",
-        "huggingface": rf"{_BASES}embeddings[./](?:patch_embeddings?)[./](?:projection[./])?(?:weight|kernel)",
+        "huggingface": rf"{_BASES}(?:embeddings[./](?:patch_embeddings?)[./](?:projection[./])?(?:weight|kernel)"
+        r"|(?:encoder\.layers\.0\.patch_embedding|encoder\.patch_embeddings\.0|stages\.0\.patch_embeddings)"
+        r"\.proj\.weight)",
+        "pvt": r"patch_embed1\.proj\.weight",
         "google": r"embedding[./]kernel",
         "canonical": r"patch_embed\.(?:proj(?:\.0)?|stem\.0\.conv)\.weight",
     }.items()
 }
 # The projects whose names are canonical, or nearly, and those with several.
 _KINDS = {
-    "timm": ("canonical",),
+    "timm": ("canonical", "pvt"),
     "meta": ("canonical",),
     "microsoft": ("canonical",),
     "torchvision": ("torchvision", "torchvision_swin"),
 }
-OWNERS = {"canonical": "timm", "torchvision_swin": "torchvision"}
+OWNERS = {"canonical": "timm", "pvt": "timm", "torchvision_swin": "torchvision"}
 # What the head is called, and the names that one linear layer of it may be under.
 _HEADS = {"canonical": ("head", "head"), "torchvision": ("heads.head", "heads"), "huggingface": ("classifier",) * 2}
 # Heads that wrappers put beside a model, or beside what it is in: Lightning's, solo-learn's, a linear probe's.

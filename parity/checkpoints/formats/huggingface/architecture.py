@@ -24,6 +24,7 @@ ACTIVATIONS = {
     "quick_gelu": "quick_gelu",
     "silu": "silu",
     "swish": "silu",
+    "relu": "relu",
 }
 
 # For any number of channels; another file has the real one.
@@ -121,6 +122,8 @@ class Architecture:
         expected: Fields of `config.json` that are supported with one value alone.
         read: Further fields of ours, from the part of `config.json` about the image tower and from all of it.
         write: The inverse: further fields of that part.
+        infer: What makes a config of a lone file's canonical shapes; None for the flat ViTs, of which `lone` does it.
+        code: Fields that a lone file's class has in its code, for `infer`.
         table: Names of the encoder's tensors, without the prefix.
         memory: Names that some have in memory (`model.state_dict()`): transformers 5 renames them on saving.
         head: Names of tensors beside the encoder, which have no prefix.
@@ -146,6 +149,8 @@ class Architecture:
     expected: Json = field(default_factory=dict)
     read: Callable[[Json, Json], dict[str, Any]] = _nothing
     write: Callable[[Any], dict[str, Any]] = _nothing
+    infer: Callable[..., Config] | None = None
+    code: Json = field(default_factory=dict)
     table: tuple[Entry, ...]
     memory: tuple[Entry, ...] = ()
     head: tuple[Entry, ...] = ()
@@ -191,14 +196,16 @@ class Architecture:
         fields = {setting.ours: setting.read(tower) for setting in self.settings}
         fields |= dict(self.fixed) | self.read(tower, data)
         sides: dict[str, Any] = {
-            name: _sides(name, fields.pop(name), square=self.square) for name in ("image_size", "patch_size")
+            name: _sides(name, fields.pop(name), square=self.square)
+            for name in ("image_size", "patch_size")
+            if name in fields
         }
-        whole = all(image % patch == 0 for image, patch in zip(*sides.values(), strict=True))
         fields["num_classes"] = _number_of_classes(data) if self.labels else fields.get("num_classes", 0)
         head_dim = tower.get("head_dim")
         if head_dim is not None and head_dim * fields["num_heads"] != fields["embed_dim"]:
             raise ValueError(f"head_dim: got {head_dim}, expected hidden_size / num_attention_heads")
         if self.family is VitConfig:
+            whole = all(image % patch == 0 for image, patch in zip(*sides.values(), strict=True))
             fields["drop_partial_patches"] = not whole
         make: Any = self.family
         return make(**fields, **sides, preprocessing=ANY_PREPROCESSING)

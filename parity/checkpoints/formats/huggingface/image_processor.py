@@ -56,6 +56,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "CLIP": _defaults(_BICUBIC, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, **_SHORT_SIDE),
     "Siglip": _defaults(_BICUBIC, HALF, HALF, default_to_square=False),
     "Siglip2": _defaults(_BILINEAR, HALF, HALF, patch_size=16, max_num_patches=256),
+    "Pvt": _defaults(_BILINEAR, IMAGENET_MEAN, IMAGENET_STD),
+    "Segformer": _defaults(_BILINEAR, IMAGENET_MEAN, IMAGENET_STD, size={"height": 512, "width": 512}),
     "DINOv3ViT": _defaults(_BILINEAR, IMAGENET_MEAN, IMAGENET_STD),
 }
 
@@ -79,6 +81,8 @@ PROCESSORS: dict[str, str] = {
     "siglip2_vision_model": "Siglip2",
     "swin": "ViT",
     "swinv2": "ViT",
+    "pvt_v2": "Pvt",
+    "segformer": "Segformer",
 }
 
 

@@ -24,7 +24,6 @@ from ...assumed import Given, say
 from ...shapes import Shape
 from ..foreign import depth_of, shape_of
 from ..settled import grid_of, heads_of
-from ..swin_shapes import infer
 from ..translate import canonical_shapes
 from ..weights import Weights
 from .architecture import Architecture, Json, Setting, number_of_labels
@@ -44,7 +43,13 @@ _HIDDEN = rf"{_LAYER}(?:intermediate\.dense|mlp\.(?:fc1|up_proj))\.weight"
 _HIDDEN_OUT = rf"{_LAYER}mlp\.(?:weights_out|down_proj)\.weight"
 _POSITIONS = r"embeddings\.position_embeddings?(?:\.weight)?"
 _PATCHES = r"embeddings\.patch_embeddings?(?:\.projection)?\.weight"
-_QUERY_OF_SWIN = re.compile(r"encoder\.layers\.0\.blocks\.0\.attention\.(?:self\.query|q_proj)\.weight")
+# By what only they have, the first that fits.
+_HIERARCHIES = {
+    r"encoder\.layers\.0\.patch_embedding\.proj\.weight": "PvtV2",
+    r"(?:encoder\.patch_embeddings\.0|stages\.0\.patch_embeddings)\.proj\.weight": "Segformer",
+    r"encoder\.layers\.0\.blocks\.0\..*\.logit_scale": "Swinv2",
+    r"encoder\.layers\.0\.blocks\.0\..*": "Swin",
+}
 _TOWERS = ("CLIP", "Siglip", "Siglip2")
 
 
@@ -79,8 +84,8 @@ def implied(weights: Weights, given: Given, *, path: Path) -> dict[str, Any]:
     family = _family(file)
     name = family + _purpose(file, family)
     kind = _architecture(name, file)
-    if family.startswith("Swin"):
-        return _swin(kind, weights, given, path)
+    if kind.infer is not None:
+        return _inferred(kind, weights, given, path)
     tower = _sizes(file, family) | _options(file, family, name)
     width, channels = tower["hidden_size"], tower["num_channels"]
     tower |= _positions(file, family, tower, given)
@@ -99,16 +104,13 @@ def implied(weights: Weights, given: Given, *, path: Path) -> dict[str, Any]:
     return data | ({"vision_config": tower} if kind.nested else tower)
 
 
-def _swin(kind: Architecture, weights: Weights, given: Given, path: Path) -> dict[str, Any]:
-    """The same of a Swin Transformer, whose sizes its canonical names show."""
+def _inferred(kind: Architecture, weights: Weights, given: Given, path: Path) -> dict[str, Any]:
+    """The same of a family whose sizes its canonical names show."""
+    assert kind.infer is not None
     bare = {name.removeprefix(kind.base): shape for name, shape in weights.shapes.items()}
-    tables = [(*table, *kind.head) for table in (kind.table, kind.memory)]
-    found = [canonical_shapes(table, bare) for table in tables]
-    for shapes in found:  # three tensors there are one here
-        if projection := next((shape for name, shape in bare.items() if _QUERY_OF_SWIN.fullmatch(name)), None):
-            shapes["layers.0.blocks.0.attn.qkv.weight"] = (3 * projection[0], *projection[1:])
+    found = [canonical_shapes((*table, *kind.head), bare) for table in (kind.table, kind.memory)]
     usual = (from_huggingface({}, model_type=kind.model_type).preprocessing, "")  # of which the reader speaks
-    config = infer(max(found, key=len), given, path=path, known=kind.fixed, images=usual)
+    config = kind.infer(max(found, key=len), given, path=path, known=kind.code, images=usual)
     return kind.data(config) | {"num_labels": config.num_classes, "num_channels": config.in_chans}
 
 
@@ -203,8 +205,9 @@ def _classes(architecture: Architecture, shapes: Mapping[str, Shape]) -> int:
 
 def _family(file: _File) -> str:
     """What all classes of one kind of encoder begin with."""
-    if file.has(r"encoder\.layers\.0\.blocks\.0\..*"):
-        return "Swinv2" if file.has(r".*\.logit_scale") else "Swin"
+    for mark, family in _HIERARCHIES.items():
+        if file.has(rf"(?:\w+\.)?{mark}"):
+            return family
     named = {"deit.": "DeiT", "beit.": "Beit", "data2vec_vision.": "Data2VecVision", "ijepa.": "IJepa"}
     keyless = file.has(rf"{_QUERY}\.bias") and not file.has(rf"{_KEY}\.bias")
     if file.has(r"embeddings\.patch_embeddings\.weight"):
@@ -237,6 +240,7 @@ def _purpose(file: _File, family: str) -> str:
         return "VisionModelWithProjection" if file.has(r"visual_projection\.weight") else "VisionModel"
     for beside, purpose in (
         (r"cls_classifier\.weight", "ForImageClassificationWithTeacher"),
+        (r"decode_head\..*", "ForSemanticSegmentation"),
         (r"decoder\.decoder_.*", "ForPreTraining"),
         (r"decoder\.0\.weight|lm_head\.weight", "ForMaskedImageModeling"),
     ):

@@ -7,6 +7,7 @@ from typing import Any
 
 from ....configs.swin import SwinConfig
 from ..swin_names import UNUSED, transformers
+from ..swin_shapes import infer
 from ..translate import Entry, Unused
 from .architecture import ACTIVATIONS, Architecture, Json, Setting
 
@@ -63,6 +64,8 @@ _SWIN = Architecture(
     expected={"qkv_bias": True, "use_absolute_embeddings": False},
     read=_read,
     write=_write,
+    infer=infer,
+    code=dict(window_fit="shrink_both", shift_mask=-100.0),
     table=transformers(),
     memory=transformers(in_memory=True),
     head=(Entry("head.fc", "classifier"),),
@@ -76,6 +79,7 @@ _SECOND = replace(
     name="Swinv2ForImageClassification",
     model_type="swinv2",
     fixed=dict(version=2, window_fit="shrink_height", shift_mask=-200.0),
+    code=dict(window_fit="shrink_height", shift_mask=-200.0),
     read=_read_second,
     write=_write_second,
     memory=(),

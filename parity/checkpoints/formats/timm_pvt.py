@@ -1,0 +1,134 @@
+"""timm's constructor arguments of its Pyramid Vision Transformers: to a config and back.
+
+Source: the constructor of timm's `PyramidVisionTransformerV2`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ...configs import Preprocessing, close_match, get, name_of, replace
+from ...configs.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from ...configs.pvt import PvtConfig
+from ..accounting import CheckpointError
+from ..assumed import Given
+from ..shapes import Shape
+from . import pvt_names, pvt_shapes
+
+FAMILY = PvtConfig
+CLASSIFIER = "head"
+# Whether a model takes images of one size alone.
+FIXED_SIZE = False
+is_kind = pvt_shapes.is_pvt
+
+# timm's arguments whose values are ours under another name.
+_ARGUMENTS = {
+    "in_chans": "in_chans",
+    "num_classes": "num_classes",
+    "embed_dims": "embed_dims",
+    "depths": "depths",
+    "num_heads": "num_heads",
+    "sr_ratios": "sr_ratios",
+    "linear": "linear",
+    "qkv_bias": "qkv_bias",
+    "proj_drop_rate": "drop_rate",
+    "attn_drop_rate": "attn_drop_rate",
+    "drop_path_rate": "drop_path_rate",
+}
+# What changes no output, and what isn't another model at this value.
+_WITHOUT_EFFECT = ("drop_rate", "device", "dtype")
+_ONLY = {"global_pool": "avg", "norm_layer": None}
+# What timm evaluates all of them with.
+_IMAGES = Preprocessing(mean=IMAGENET_MEAN, std=IMAGENET_STD, interpolation="bicubic", crop_pct=0.9)
+
+
+def architectures() -> list[str]:
+    """Registered models, which are all timm's."""
+    return sorted(PvtConfig.registered)
+
+
+def our_names(names: Mapping[str, str]) -> dict[str, str]:
+    """The file's names by canonical ones; those of the authors' own files become canonical, too."""
+    return pvt_names.original(names) if "patch_embed1.proj.weight" in names else dict(names)
+
+
+def infer(shapes: Mapping[str, Shape], given: Given, path: Path) -> PvtConfig:
+    """The config of a file of tensors alone; errors as of `pvt_shapes.infer`."""
+    return pvt_shapes.infer(shapes, given, path=path, known={}, images=(_IMAGES, "that of timm's and the authors'"))
+
+
+def width(config: PvtConfig) -> int:
+    """The width of the features."""
+    return config.embed_dims[-1]
+
+
+def config_of(data: Mapping[str, Any], architecture: str) -> PvtConfig:
+    """Our config of timm's `config.json`, but for its preprocessing.
+
+    Args:
+        data: Its object.
+        architecture: A name of timm's.
+
+    Raises:
+        ValueError: An argument that isn't known, or a value that can't be had here.
+    """
+    config = PvtConfig.of(get(architecture))
+    arguments = dict(data.get("model_args") or {})
+    fields: dict[str, Any] = {}
+    for key, value in arguments.items():
+        if key in _ARGUMENTS:
+            fields[_ARGUMENTS[key]] = tuple(value) if isinstance(value, list) else value
+        elif key in _ONLY:
+            if value != _ONLY[key]:
+                raise ValueError(f"model_args.{key}: got {value!r}, expected {_ONLY[key]!r}")
+        elif key not in (*_WITHOUT_EFFECT, "mlp_ratios"):
+            known = (*_ARGUMENTS, *_ONLY, "mlp_ratios")
+            raise ValueError(
+                f"model_args.{key}: not supported{close_match(key, known)}; expected some of {', '.join(known)}"
+            )
+    dims = fields.get("embed_dims", config.embed_dims)
+    for field in ("num_heads", "sr_ratios"):
+        if isinstance(fields.get(field), int):
+            fields[field] = (fields[field],) * len(dims)
+    ratios = [hidden / dim for hidden, dim in zip(config.mlp_dims, config.embed_dims, strict=True)]
+    ratios = arguments.get("mlp_ratios", ratios)
+    ratios = ratios if isinstance(ratios, list | tuple) else [ratios] * len(dims)
+    fields["mlp_dims"] = tuple(int(dim * ratio) for dim, ratio in zip(dims, ratios, strict=True))
+    if (classes := data.get("num_classes")) is not None:
+        fields["num_classes"] = classes
+    size = (data.get("pretrained_cfg") or {}).get("input_size")
+    if size is not None:
+        fields["image_size"] = tuple(size[1:])
+    return replace(config, **fields)
+
+
+def expressed(path: Path, config: PvtConfig, name: str) -> tuple[str, dict[str, Any]]:
+    """An architecture of timm's and the arguments that make it this config.
+
+    Raises:
+        CheckpointError: timm has no arguments for it.
+    """
+    named = next((one for one in (name, name_of(config)) if one in PvtConfig.registered), "pvt_v2_b2")
+    registered = PvtConfig.of(get(named))
+    problems = [
+        f"{field} is {getattr(config, field)!r}, not {getattr(registered, field)!r}"
+        for field in ("act", "norm_eps", "embed_norm_eps")
+        if getattr(config, field) != getattr(registered, field)
+    ]
+    if problems:
+        hint = "; --numerics timm takes its own"
+        raise CheckpointError(f"{path}: timm has no arguments for this config: {', '.join(problems)}{hint}")
+    arguments: dict[str, Any] = {
+        theirs: getattr(config, ours)
+        for theirs, ours in _ARGUMENTS.items()
+        if ours != "num_classes" and getattr(config, ours) != getattr(registered, ours)
+    }
+    widths = (config.embed_dims, config.mlp_dims)
+    if widths != (registered.embed_dims, registered.mlp_dims):
+        # Half a unit more where it isn't whole, so that timm's int(dim * ratio) can't round down.
+        arguments["mlp_ratios"] = [
+            hidden // dim if hidden % dim == 0 else (hidden + 0.5) / dim for dim, hidden in zip(*widths, strict=True)
+        ]
+    return named, arguments
