@@ -69,7 +69,7 @@ LONG = ("families", "tpu", "demo", "parity_training", "jax_training", "parity")
 
 
 # Directories whose models are so small that compiling them well would cost most of their time.
-QUICK = ("api", "jax_side", "jax_training", "objectives", "parity", "parity_training")
+QUICK = ("api", "jax_side", "jax_training", "objectives", "parity", "parity_training", "peers")
 # How fast float32 runs part is measured of what users compile.
 NOT_QUICK = ("test_divergence.py",)
 

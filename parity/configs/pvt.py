@@ -153,8 +153,8 @@ class PvtConfig(ModelConfig):
         return np.zeros(shape) if is_conv and module != name else None
 
     def shortened(self, depth: int) -> PvtConfig:
-        """Every stage, with as many of its first blocks as make `depth`."""
-        depths = [1] * self.num_stages
+        """Every stage, with as many of its first blocks as make `depth`, two at least where it has them."""
+        depths = [min(2, own) for own in self.depths]
         for stage, own in enumerate(self.depths):
             depths[stage] += max(min(depth - sum(depths), own - depths[stage]), 0)
         return replace(self, depths=tuple(depths))

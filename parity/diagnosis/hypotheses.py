@@ -30,6 +30,7 @@ from vit_torch.layers.parallel import ParallelScalingBlock
 from vit_torch.models import VisionTransformer
 
 from ..configs import Config
+from . import wrong_hierarchy
 from .rounding import MATMULS, SOFTMAX, Round, Rounded, run_in, run_rounded, to_mantissa
 from .wrong_vit import (
     BranchNormBlock,
@@ -329,9 +330,15 @@ CAUSES: dict[str, Callable[[nn.Module], Iterable[tuple[str, Change]]]] = {
     "norm_placement": _norm_placement,
     "pooling": _pooling,
     "matmul_precision": _matmul_precision,
+    "windows": wrong_hierarchy.windows,
+    "relative_positions": wrong_hierarchy.relative_positions,
+    "logit_scale": wrong_hierarchy.logit_scale,
+    "merge_order": wrong_hierarchy.merge_order,
+    "reduction": wrong_hierarchy.reduction,
+    "conv_padding": wrong_hierarchy.conv_padding,
 }
 # What is decided by the module that calls those at the place.
-_OF_CALLERS = ("norm_placement",)
+_OF_CALLERS = ("norm_placement", "reduction")
 
 
 def _set(name: str, value: Any, module: Any) -> None:

@@ -1,7 +1,8 @@
 """Every registered model against timm's entries: constructor arguments and parameter counts, without a framework.
 
-`tests/data/timm_entries.jsonl` holds, for each pretrained tag of timm 1.0.31, and `timm_swin_entries.jsonl` of its Swin
-Transformers, what timm's own `create_model` passed to the constructor and how many parameters came of it.
+`tests/data/timm_entries.jsonl` holds, for each pretrained tag of timm 1.0.31, `timm_swin_entries.jsonl` of its Swin
+Transformers, and `timm_pvt_entries.jsonl` of its PVTs, what timm's own `create_model` passed to the constructor and how
+many parameters came of it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ def read(file: str) -> list[dict[str, Any]]:
 
 
 ENTRIES, SWIN_ENTRIES = read("timm_entries.jsonl"), read("timm_swin_entries.jsonl")
-ARCHITECTURES = {entry["name"].split(".")[0] for entry in (*ENTRIES, *SWIN_ENTRIES)}
+PVT_ENTRIES = read("timm_pvt_entries.jsonl")
+ARCHITECTURES = {entry["name"].split(".")[0] for entry in (*ENTRIES, *SWIN_ENTRIES, *PVT_ENTRIES)}
 
 # No config without its parameter count: the models that timm lacks. A change here changes what a test model is.
 NOT_IN_TIMM = {
@@ -274,6 +276,33 @@ def test_fields_and_parameter_count_of_swin(entry):
             for name, value in vars(config.preprocessing).items()
         }
         assert {name: images[name] for name in entry["images"]} == entry["images"]
+
+
+@pytest.mark.parametrize("entry", PVT_ENTRIES, ids=[entry["name"] for entry in PVT_ENTRIES])
+def test_fields_and_parameter_count_of_pvt(entry):
+    """Of PyramidVisionTransformerV2; every argument is read."""
+    config, arguments = configs.get(entry["name"].split(".")[0]), dict(entry["kwargs"])
+    take, dims = arguments.pop, entry["kwargs"]["embed_dims"]
+    ratios = take("mlp_ratios", (8, 8, 4, 4))
+    expected = dict(
+        in_chans=take("in_chans"),
+        num_classes=take("num_classes"),
+        embed_dims=tuple(take("embed_dims")),
+        mlp_dims=tuple(dim * ratio for dim, ratio in zip(dims, ratios, strict=True)),
+        depths=tuple(take("depths")),
+        num_heads=tuple(take("num_heads")),
+        sr_ratios=(8, 4, 2, 1),
+        linear=take("linear", False),
+        norm_eps=1e-6,
+        embed_norm_eps=1e-5,
+    )
+    assert arguments == {}
+    assert {name: getattr(config, name) for name in expected} == expected
+    assert parameter_count(config) == entry["params"]
+    images = {
+        key: list(value) if isinstance(value, tuple) else value for key, value in vars(config.preprocessing).items()
+    }
+    assert {name: images[name] for name in entry["images"]} == entry["images"]
 
 
 def test_the_comparison_can_fail():

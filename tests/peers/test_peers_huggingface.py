@@ -14,6 +14,8 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+import test_peers_pvt_files
+import test_peers_swin_files
 import torch
 import transformers
 from flax import nnx
@@ -225,8 +227,12 @@ def test_activations(act, tmp_path):
 
 
 def test_every_class_is_held_against_its_own():
+    """Those of hierarchies in files of their own."""
     backbones = {kind.name for kind in ARCHITECTURES if kind.name.endswith("Backbone")}
-    assert {name for name, _ in CASES.values()} | backbones == {kind.name for kind in ARCHITECTURES}
+    flat = {kind.name for kind in ARCHITECTURES if kind.family is VitConfig}
+    assert {name for name, _ in CASES.values()} | backbones == flat | backbones
+    others = {kind.name for kind in ARCHITECTURES} - flat
+    assert others == {*test_peers_swin_files.CLASSES, *test_peers_pvt_files.CLASSES}
 
 
 @pytest.mark.parametrize(

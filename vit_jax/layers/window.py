@@ -174,6 +174,7 @@ class CosineWindowAttention(WindowAttention):
     def __init__(self, dim: int, num_heads: int, *, trained_window: int = 0, hidden_dim: int = 512, **options: Any):
         self.trained_window = trained_window
         self.hidden_dim = hidden_dim
+        self.max_logit_scale = MAX_LOGIT_SCALE
         super().__init__(dim, num_heads, k_bias=False, **options)
         self.scale = 1.0
 
@@ -181,7 +182,7 @@ class CosineWindowAttention(WindowAttention):
         self, q: Float[Array, "b n nh hd"], k: Float[Array, "b m nh hd"], v: Float[Array, "b m nh hd"], **given: Any
     ) -> Float[Array, "b n nh*hd"]:
         """Mixes the values of each window, heads side by side; arguments as of `AttentionCore`."""
-        factor = jnp.exp(jnp.minimum(self.logit_scale[...], MAX_LOGIT_SCALE))[..., 0]
+        factor = jnp.exp(jnp.minimum(self.logit_scale[...], self.max_logit_scale))[..., 0]
         return super().attend(_unit(q) * factor, _unit(k), v, **given)
 
     def _add_positions(self, num_heads: int, *, rngs: nnx.Rngs) -> None:

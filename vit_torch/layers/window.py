@@ -171,6 +171,7 @@ class CosineWindowAttention(WindowAttention):
     def __init__(self, dim: int, num_heads: int, *, trained_window: int = 0, hidden_dim: int = 512, **options: Any):
         self.trained_window = trained_window
         self.hidden_dim = hidden_dim
+        self.max_logit_scale = MAX_LOGIT_SCALE
         super().__init__(dim, num_heads, k_bias=False, **options)
         self.scale = 1.0
 
@@ -178,7 +179,7 @@ class CosineWindowAttention(WindowAttention):
         self, q: Float[Tensor, "b n nh hd"], k: Float[Tensor, "b m nh hd"], v: Float[Tensor, "b m nh hd"], **given: Any
     ) -> Float[Tensor, "b n nh*hd"]:
         """Mixes the values of each window, heads side by side; arguments as of `AttentionCore`."""
-        factor = self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()[..., 0]
+        factor = self.logit_scale.clamp(max=self.max_logit_scale).exp()[..., 0]
         return super().attend(_unit(q) * factor, _unit(k), v, **given)
 
     def _add_positions(self, num_heads: int) -> None:
