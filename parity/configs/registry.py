@@ -14,6 +14,7 @@ from .fields import check_fields, check_values, parts_of, shown
 from .models import NORMALIZATIONS
 from .preprocessing import Preprocessing
 from .pvt import PvtConfig
+from .resnet import ResNetConfig
 from .swin import SwinConfig
 from .vit import VitConfig
 
@@ -28,6 +29,7 @@ FAMILIES: dict[str, type[Config]] = {
     "vit": VitConfig,
     "swin": SwinConfig,
     "pvt": PvtConfig,
+    "resnet": ResNetConfig,
 }
 
 

@@ -19,8 +19,8 @@ from vit_torch.layers.window import CosineWindowAttention, WindowAttention
 
 Proposals = Iterator[tuple[str, Callable[[Any], None]]]
 
-# What takes the place of -100 elsewhere, and the absence of any. Numbers below -200 can't be told from each other: scores
-# are at most about 116.
+# What takes the place of -100 elsewhere, and the absence of any. Numbers below -200 can't be told from each other, for
+# scores are at most about 116.
 _MASKS = {"-200 or less, such as minus infinity,": -1e9, "nothing": -1e-300}
 
 

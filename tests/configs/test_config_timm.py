@@ -228,8 +228,23 @@ def beit_fields(entry: dict[str, Any], take: Callable[..., Any], dim: int, hidde
     )
 
 
+# As torchvision publishes them, too.
+RESNETS = {
+    "resnet18": 11_689_512,
+    "resnet34": 21_797_672,
+    "resnet50": 25_557_032,
+    "resnet101": 44_549_160,
+    "resnet152": 60_192_808,
+}
+
+
+@pytest.mark.parametrize("name", RESNETS)
+def test_parameter_count_of_resnets(name):
+    assert parameter_count(configs.get(name)) == RESNETS[name]
+
+
 def test_every_registered_model_is_counted():
-    assert sorted(ARCHITECTURES | set(NOT_IN_TIMM)) == configs.names()
+    assert sorted(ARCHITECTURES | set(NOT_IN_TIMM) | set(RESNETS)) == configs.names()
     assert not ARCHITECTURES & set(NOT_IN_TIMM)
 
 

@@ -150,6 +150,9 @@ TABLE: dict[str, tuple[str, tuple[Any, ...], dict[str, Any], tuple[Any, ...], di
         ((2, 9, 4, D),),
         {},
     ),
+    "BasicBlock": ("residual.BasicBlock", (6, 9), dict(stride=2, downsample=True, eps=1e-3), ((2, 5, 8, 6),), {}),
+    "Bottleneck": ("residual.Bottleneck", (12, 3), {}, ((2, 5, 8, 12),), {}),
+    "Bottleneck, shrinking": ("residual.Bottleneck", (6, 4), dict(stride=2, downsample=True), ((2, 5, 8, 6),), {}),
     "PatchMerging": ("merge.PatchMerging", (D, 10), {}, (MAP,), {}),
     "PatchMerging, norm last": ("merge.PatchMerging", (D, 10), dict(norm=LN, norm_last=True), (MAP,), {}),
     "CrossAttention": (

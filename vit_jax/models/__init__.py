@@ -13,6 +13,7 @@ from parity.configs.pretrained import requested
 
 from .base import Model
 from .pvt import PyramidVisionTransformer
+from .resnet import ResNet
 from .swin import SwinTransformer
 from .vit import VisionTransformer
 
@@ -21,6 +22,7 @@ MODELS: dict[str, Callable[..., Model]] = {
     "vit": VisionTransformer,
     "swin": SwinTransformer,
     "pvt": PyramidVisionTransformer,
+    "resnet": ResNet,
 }
 
 __all__ = ["MODELS", "Model", "VisionTransformer", "create_model", "list_models"]

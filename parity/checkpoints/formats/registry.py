@@ -52,8 +52,8 @@ FORMATS = {
 SOURCES = FORMATS | {"run": run}
 # What no user says: that of a file of tensors alone.
 _OWN_NAMES = "own names"
-# What calls tensors as we do: of another family than the flat ViTs, a file of tensors alone shows nothing more.
-_CANONICAL = ("native", "timm")
+# What calls tensors as we do, and holds every family.
+_CANONICAL = ("native",)
 # What says all of a model, so that nothing is asked or assumed.
 _WHOLE = ("native", "run")
 _BY_DIRECTORY = {

@@ -13,7 +13,7 @@ from types import ModuleType
 import numpy as np
 
 from ...configs import Config, family
-from . import pvt, swin, vit
+from . import pvt, resnet, swin, vit
 
 Shape = tuple[int, ...]
 
@@ -22,6 +22,7 @@ _FAMILIES: dict[str, ModuleType] = {
     "vit": vit,
     "swin": swin,
     "pvt": pvt,
+    "resnet": resnet,
 }
 
 # What BatchNorm has besides parameters: it travels with them, and no optimiser changes it.
