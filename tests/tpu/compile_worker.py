@@ -1,4 +1,4 @@
-"""Compiles a whole training step for the TPUs of a v5e:2x4, which aren't there; prints what the compiler says as JSON.
+"""Compiles a whole training step of a model for the TPUs of a v5e:2x4, which aren't there; prints JSON of it.
 
 A process of its own: libtpu is loaded once in a process, and reads its environment then.
 """
@@ -20,22 +20,35 @@ from vit_jax.sharding import batch_sharding, make_mesh
 from vit_jax.train_step import make_trainer
 
 BATCH = 64
-RECIPE = recipes.get(
-    "imagenet_seed",
-    model="vit_small_patch16_224",
-    overrides={"depth": 6},
-    batch_size=BATCH,
-    drop_path_rate=0.1,
-    execution=Execution(scan=True, remat="block"),
-)
+MODELS = {
+    "vit_small_patch16_224": {"depth": 6},
+    "swin_tiny_patch4_window7_224": {"depths": (2, 2, 2, 2)},
+    "swinv2_tiny_window8_256": {"depths": (2, 2, 2, 2)},
+    "pvt_v2_b1": {},
+    "resnet50": {"depths": (2, 2, 2, 2)},
+}
+
+
+def recipe_of(model: str) -> recipes.Recipe:
+    """The seed's recipe for a model with fewer blocks."""
+    rates = {} if model.startswith("resnet") else {"drop_path_rate": 0.1}
+    return recipes.get(
+        "imagenet_seed",
+        model=model,
+        overrides=MODELS[model],
+        batch_size=BATCH,
+        execution=Execution(scan=True, remat="block"),
+        **rates,
+    )
 
 
 def main() -> None:
     devices = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x4").devices
     mesh = make_mesh(data=1, fsdp=8, devices=devices)
-    config = RECIPE.config()
+    recipe = recipe_of(sys.argv[1])
+    config = recipe.config()
     with jax.set_mesh(mesh):
-        trainer = make_trainer(RECIPE, config, mesh)
+        trainer = make_trainer(recipe, config, mesh)
         state = trainer.abstract_state()
         rows = batch_sharding(mesh)
         batch = {

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,12 +24,39 @@ ENVIRONMENT = {
 }
 
 
-def test_the_training_step_compiles_for_eight_chips():
+def compiled_step(model: str) -> dict[str, Any]:
+    """What the compiler says of a model's step."""
     script = Path(__file__).with_name("compile_worker.py")
-    command = [sys.executable, "-W", "error", str(script)]
+    command = [sys.executable, "-W", "error", str(script), model]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | ENVIRONMENT)
     assert done.returncode == 0, done.stderr
-    compiled = json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize(
+    ("model", "activation"),
+    [
+        ("swin_tiny_patch4_window7_224", 56 * 56 * 96),
+        ("swinv2_tiny_window8_256", 64 * 64 * 96),
+        ("pvt_v2_b1", 56 * 56 * 64),
+        ("resnet50", 56 * 56 * 256),
+    ],
+)
+def test_the_step_of_a_hierarchy_compiles_for_eight_chips(model, activation):
+    compiled = compiled_step(model)
+    assert compiled["platform"] == "tpu"
+    assert compiled["bfloat16_dots"] > 0
+    # Parts whose axes eight chips don't divide are whole on each.
+    assert compiled["state_bytes"] / 8 <= compiled["shard_bytes"] < 0.5 * compiled["state_bytes"]
+    # The batch stays split: one chip holds the activations of its own 8 images. Those of all 64 would be eight times as
+    # much, and each of the first stage's blocks keeps several maps of float32.
+    own = 8 * activation * 4
+    assert 0 < compiled["temp_bytes"] < 60 * own
+
+
+def test_the_training_step_compiles_for_eight_chips():
+    compiled = compiled_step("vit_small_patch16_224")
 
     assert compiled["platform"] == "tpu"
     assert compiled["bfloat16_dots"] > 0

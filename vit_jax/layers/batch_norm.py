@@ -39,7 +39,8 @@ class BatchNorm(nnx.Module):
         eps: What is added to the variance.
         momentum: The share of the new batch in the running statistics, as in PyTorch; Flax and Keras call 1 minus it
             the momentum.
-        rngs: The source of the initial values, which are all 0 or 1.
+        init: The start value of every scale.
+        rngs: The source of the initial values, none of which is drawn.
 
     Raises:
         ValueError: The momentum isn't a share.
@@ -52,13 +53,13 @@ class BatchNorm(nnx.Module):
         "var": Leaf("running_var", "d -> d"),
     }
 
-    def __init__(self, dim: int, *, eps: float = 1e-5, momentum: float = 0.1, rngs: nnx.Rngs):
+    def __init__(self, dim: int, *, eps: float = 1e-5, momentum: float = 0.1, init: float = 1.0, rngs: nnx.Rngs):
         if not (isinstance(momentum, int | float) and 0 <= momentum <= 1):
             raise ValueError(f"momentum: got {momentum!r}, expected a share from 0 to 1, that of the new batch")
         self.eps = eps
         self.momentum = momentum
         self.use_running_average = False
-        self.scale = nnx.Param(jnp.ones(dim, jnp.float32))
+        self.scale = nnx.Param(jnp.full(dim, init, jnp.float32))
         self.bias = nnx.Param(jnp.zeros(dim, jnp.float32))
         self.mean = nnx.BatchStat(jnp.zeros(dim, jnp.float32))
         self.var = nnx.BatchStat(jnp.ones(dim, jnp.float32))

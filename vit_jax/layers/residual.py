@@ -1,6 +1,7 @@
 """Residual blocks of convolutions. Twin: `vit_torch/layers/residual.py`.
 
-Source: He et al. 2015, arXiv:1512.03385, figure 5, with BatchNorm behind each convolution. Where other projects differ:
+Source: He et al. 2015, arXiv:1512.03385, figure 5, with BatchNorm behind each convolution. The last one of a branch starts at 0, as
+in Goyal et al. 2017, arXiv:1706.02677. Where other projects differ:
 the first paper has a bottleneck's stride in its first convolution, torchvision and timm in the second ("v1.5").
 """
 
@@ -44,7 +45,7 @@ class BasicBlock(nnx.Module):
         self.conv1 = make_conv(in_dim, inner_dim, 3, stride, **given)
         self.bn1 = BatchNorm(inner_dim, eps=eps, **given)
         self.conv2 = make_conv(inner_dim, inner_dim, 3, **given)
-        self.bn2 = BatchNorm(inner_dim, eps=eps, **given)
+        self.bn2 = BatchNorm(inner_dim, eps=eps, init=0.0, **given)
         self.downsample = make_shortcut(in_dim, inner_dim, stride, eps, **given) if downsample else None
 
     def __call__(self, x: Map) -> Map:
@@ -82,7 +83,7 @@ class Bottleneck(nnx.Module):
         self.conv2 = make_conv(inner_dim, inner_dim, 3, stride, **given)
         self.bn2 = BatchNorm(inner_dim, eps=eps, **given)
         self.conv3 = make_conv(inner_dim, 4 * inner_dim, 1, **given)
-        self.bn3 = BatchNorm(4 * inner_dim, eps=eps, **given)
+        self.bn3 = BatchNorm(4 * inner_dim, eps=eps, init=0.0, **given)
         self.downsample = make_shortcut(in_dim, 4 * inner_dim, stride, eps, **given) if downsample else None
 
     def __call__(self, x: Map) -> Map:

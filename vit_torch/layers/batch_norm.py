@@ -38,6 +38,7 @@ class BatchNorm(nn.Module):
         eps: What is added to the variance.
         momentum: The share of the new batch in the running statistics, as in PyTorch; Flax and Keras call 1 minus it
             the momentum.
+        init: The start value of every scale.
 
     Raises:
         ValueError: The momentum isn't a share.
@@ -47,13 +48,13 @@ class BatchNorm(nn.Module):
     running_mean: Tensor
     running_var: Tensor
 
-    def __init__(self, dim: int, *, eps: float = 1e-5, momentum: float = 0.1):
+    def __init__(self, dim: int, *, eps: float = 1e-5, momentum: float = 0.1, init: float = 1.0):
         super().__init__()
         if not (isinstance(momentum, int | float) and 0 <= momentum <= 1):
             raise ValueError(f"momentum: got {momentum!r}, expected a share from 0 to 1, that of the new batch")
         self.eps = eps
         self.momentum = momentum
-        self.weight = nn.Parameter(torch.ones(dim))
+        self.weight = nn.Parameter(torch.full((dim,), init))
         self.bias = nn.Parameter(torch.zeros(dim))
         self.register_buffer("running_mean", torch.zeros(dim))
         self.register_buffer("running_var", torch.ones(dim))

@@ -1,6 +1,7 @@
 """Residual blocks of convolutions. Twin: `vit_jax/layers/residual.py`.
 
-Source: He et al. 2015, arXiv:1512.03385, figure 5, with BatchNorm behind each convolution. Where other projects differ:
+Source: He et al. 2015, arXiv:1512.03385, figure 5, with BatchNorm behind each convolution. The last one of a branch starts at 0, as
+in Goyal et al. 2017, arXiv:1706.02677. Where other projects differ:
 the first paper has a bottleneck's stride in its first convolution, torchvision and timm in the second ("v1.5").
 """
 
@@ -34,7 +35,7 @@ class BasicBlock(nn.Module):
         self.conv1 = make_conv(in_dim, inner_dim, 3, stride)
         self.bn1 = BatchNorm(inner_dim, eps=eps)
         self.conv2 = make_conv(inner_dim, inner_dim, 3)
-        self.bn2 = BatchNorm(inner_dim, eps=eps)
+        self.bn2 = BatchNorm(inner_dim, eps=eps, init=0.0)
         self.downsample = make_shortcut(in_dim, inner_dim, stride, eps) if downsample else None
 
     def forward(self, x: Map) -> Map:
@@ -62,7 +63,7 @@ class Bottleneck(nn.Module):
         self.conv2 = make_conv(inner_dim, inner_dim, 3, stride)
         self.bn2 = BatchNorm(inner_dim, eps=eps)
         self.conv3 = make_conv(inner_dim, 4 * inner_dim, 1)
-        self.bn3 = BatchNorm(4 * inner_dim, eps=eps)
+        self.bn3 = BatchNorm(4 * inner_dim, eps=eps, init=0.0)
         self.downsample = make_shortcut(in_dim, 4 * inner_dim, stride, eps) if downsample else None
 
     def forward(self, x: Map) -> Map:
