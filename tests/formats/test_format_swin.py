@@ -54,7 +54,7 @@ CODE = ("window_fit", "shift_mask")
 
 @pytest.mark.parametrize("to", PROJECTS)
 @pytest.mark.parametrize("source", PROJECTS)
-@pytest.mark.parametrize("name", [FIRST, SECOND])
+@pytest.mark.parametrize("name", [FIRST, pytest.param(SECOND, marks=pytest.mark.sweep)])
 def test_from_each_to_each(name, source, to, tmp_path):
     """What runs the weights in another way takes them when it is asked to, and not before."""
     config, other = config_of(source, name), config_of(to, name)

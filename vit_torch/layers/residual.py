@@ -1,8 +1,8 @@
 """Residual blocks of convolutions. Twin: `vit_jax/layers/residual.py`.
 
-Source: He et al. 2015, arXiv:1512.03385, figure 5, with BatchNorm behind each convolution. The last one of a branch starts at 0, as
-in Goyal et al. 2017, arXiv:1706.02677. Where other projects differ:
-the first paper has a bottleneck's stride in its first convolution, torchvision and timm in the second ("v1.5").
+Source: He et al. 2015, arXiv:1512.03385, figure 5, with BatchNorm behind each convolution. The last one of a branch
+starts at 0, as in Goyal et al. 2017, arXiv:1706.02677. Where other projects differ: the first paper has a bottleneck's
+stride in its first convolution, torchvision and timm in the second ("v1.5").
 """
 
 from __future__ import annotations
