@@ -22,10 +22,16 @@ from vit_jax.train_step import make_trainer
 BATCH = 64
 MODELS = {
     "vit_small_patch16_224": {"depth": 6},
-    "swin_tiny_patch4_window7_224": {"depths": (2, 2, 2, 2)},
-    "swinv2_tiny_window8_256": {"depths": (2, 2, 2, 2)},
-    "pvt_v2_b1": {},
-    "resnet50": {"depths": (2, 2, 2, 2)},
+    "swin_tiny_patch4_window7_224": {"depths": (2, 2), "num_heads": (3, 6), "window_sizes": (7, 7)},
+    "swinv2_tiny_window8_256": {"depths": (2, 2), "num_heads": (3, 6), "window_sizes": (8, 8)},
+    "pvt_v2_b1": {
+        "depths": (1, 1),
+        "embed_dims": (64, 128),
+        "num_heads": (1, 2),
+        "mlp_dims": (512, 1024),
+        "sr_ratios": (8, 4),
+    },
+    "resnet50": {"depths": (2, 2)},
 }
 
 

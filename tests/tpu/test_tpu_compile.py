@@ -34,6 +34,7 @@ def compiled_step(model: str) -> dict[str, Any]:
 
 
 @pytest.mark.sweep
+@pytest.mark.skipif("VIT_PARITY_EVERY" not in os.environ, reason="minutes each; VIT_PARITY_EVERY=1 runs them")
 @pytest.mark.parametrize(
     ("model", "activation"),
     [
