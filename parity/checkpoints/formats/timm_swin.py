@@ -148,7 +148,8 @@ def expressed(path: Path, config: SwinConfig, name: str) -> tuple[str, dict[str,
         if getattr(config, field) != getattr(registered, field)
     ]
     if problems:
-        raise CheckpointError(f"{path}: timm has no arguments for this config: {', '.join(problems)}")
+        hint = "; --numerics timm takes its own"
+        raise CheckpointError(f"{path}: timm has no arguments for this config: {', '.join(problems)}{hint}")
     arguments: dict[str, Any] = {
         theirs: getattr(config, ours)
         for theirs, ours in _ARGUMENTS.items()
