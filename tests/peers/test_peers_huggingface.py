@@ -36,6 +36,7 @@ from parity.checkpoints.formats.huggingface.architecture import ACTIVATIONS
 from parity.checkpoints.formats.translate import fill, their_shapes
 from parity.checks.parameters import random_parameters
 from parity.compare import compare
+from parity.configs import VitConfig
 from parity.tolerances import FORWARD
 from vit_torch.state_dict import from_numpy
 

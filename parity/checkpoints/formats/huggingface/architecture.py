@@ -24,7 +24,6 @@ ACTIVATIONS = {
     "quick_gelu": "quick_gelu",
     "silu": "silu",
     "swish": "silu",
-    "relu": "relu",
 }
 
 # For any number of channels; another file has the real one.

@@ -56,7 +56,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "CLIP": _defaults(_BICUBIC, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, **_SHORT_SIDE),
     "Siglip": _defaults(_BICUBIC, HALF, HALF, default_to_square=False),
     "Siglip2": _defaults(_BILINEAR, HALF, HALF, patch_size=16, max_num_patches=256),
-    "Pvt": _defaults(_BILINEAR, IMAGENET_MEAN, IMAGENET_STD),
+    "Pvt": _defaults(_BICUBIC, IMAGENET_MEAN, IMAGENET_STD),
     "Segformer": _defaults(_BILINEAR, IMAGENET_MEAN, IMAGENET_STD, size={"height": 512, "width": 512}),
     "DINOv3ViT": _defaults(_BILINEAR, IMAGENET_MEAN, IMAGENET_STD),
 }
@@ -180,6 +180,8 @@ def to_huggingface(
             "do_center_crop": preprocessing.crop_mode == "center" or resized != image_size,
             "crop_size": {"height": image_size[0], "width": image_size[1]},
         }
+    if processor == "Segformer" and others["do_center_crop"]:  # which that class doesn't do
+        processor = "ViT"
     return {
         "image_processor_type": f"{processor}ImageProcessor",
         "do_resize": True,

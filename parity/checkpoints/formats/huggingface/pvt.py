@@ -11,7 +11,7 @@ from ..translate import Entry, Unused
 from .architecture import ACTIVATIONS, Architecture, Json, Setting
 
 _SETTINGS = (
-    Setting("hidden_act", "act", "gelu", ACTIVATIONS),
+    Setting("hidden_act", "act", "gelu", {**ACTIVATIONS, "relu": "relu"}),
     Setting("layer_norm_eps", "norm_eps", 1e-6),
     Setting("image_size", "image_size", 224),
     Setting("num_channels", "in_chans", 3),

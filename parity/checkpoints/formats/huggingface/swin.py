@@ -13,7 +13,7 @@ from .architecture import ACTIVATIONS, Architecture, Json, Setting
 
 _SETTINGS = (
     Setting("embed_dim", "embed_dim", 96),
-    Setting("hidden_act", "act", "gelu", ACTIVATIONS),
+    Setting("hidden_act", "act", "gelu", {**ACTIVATIONS, "relu": "relu"}),
     Setting("layer_norm_eps", "norm_eps", 1e-5),
     Setting("image_size", "image_size", 224),
     Setting("patch_size", "patch_size", 4),
