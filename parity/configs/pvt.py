@@ -10,15 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from .base import ModelConfig
 from .fields import as_pair, check_fields, expect
 from .preprocessing import Preprocessing
+from .stages import StagedConfig
 
 if TYPE_CHECKING:
     import numpy as np
 
-# A file may ask for any number of blocks, and counting their tensors would take as long as it says.
-_MAX_DEPTH = 1024
 _WIDE = (64, 128, 320, 512)
 
 
@@ -40,7 +38,7 @@ _REGISTERED = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class PvtConfig(ModelConfig):
+class PvtConfig(StagedConfig):
     """Stages of attention to a smaller map, each of which begins with a convolution that halves the map.
 
     Attributes:
@@ -88,29 +86,6 @@ class PvtConfig(ModelConfig):
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
 
     @property
-    def depth(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The blocks of all stages."""
-        return sum(self.depths)
-
-    @property
-    def num_stages(self) -> int:
-        """How many maps there are."""
-        return len(self.depths)
-
-    @property
-    def grid_sizes(self) -> tuple[tuple[int, int], ...]:
-        """The map of each stage, down and across, of strides 4, 8 and so on; what isn't whole is rounded up."""
-        strides = [4 * 2**stage for stage in range(self.num_stages)]
-        height, width = self.image_size
-        return tuple((math.ceil(height / stride), math.ceil(width / stride)) for stride in strides)
-
-    @property
-    def drop_path_rates(self) -> tuple[tuple[float, ...], ...]:
-        """Stochastic depth of each block of each stage."""
-        rates = iter(self.drop_path_rate * i / max(self.depth - 1, 1) for i in range(self.depth))
-        return tuple(tuple(next(rates) for _ in range(depth)) for depth in self.depths)
-
-    @property
     def intermediates(self) -> tuple[str, ...]:
         """The maps of the stages."""
         return tuple(f"stages.{stage}" for stage in range(self.num_stages))
@@ -126,11 +101,6 @@ class PvtConfig(ModelConfig):
             "mlp": "-".join(map(str, self.mlp_dims)),
             "classes": str(self.num_classes),
         }
-
-    @property
-    def facts(self) -> dict[str, str]:
-        """The maps."""
-        return {"maps": ", ".join(f"{height} x {width}" for height, width in self.grid_sizes)}
 
     def layer_of(self, name: str) -> int:
         """0 in the first embedding, then the blocks; a stage's embedding belongs to its first, its norm to its last."""
@@ -151,13 +121,6 @@ class PvtConfig(ModelConfig):
         module = name.removesuffix(".bias")
         is_conv = module.endswith((".sr", ".dwconv", "patch_embed.proj", "downsample.proj"))
         return np.zeros(shape) if is_conv and module != name else None
-
-    def shortened(self, depth: int) -> PvtConfig:
-        """Every stage, with as many of its first blocks as make `depth`, two at least where it has them."""
-        depths = [min(2, own) for own in self.depths]
-        for stage, own in enumerate(self.depths):
-            depths[stage] += max(min(depth - sum(depths), own - depths[stage]), 0)
-        return replace(self, depths=tuple(depths))
 
     def reduced(self, depth: int) -> PvtConfig:
         """As few blocks, on maps with odd sides that nothing divides."""
@@ -187,13 +150,7 @@ class PvtConfig(ModelConfig):
         expect(self.in_chans >= 1, "in_chans", self.in_chans, "a positive integer")
         expect(self.num_classes >= 0, "num_classes", self.num_classes, "0 or a positive integer")
         expect(min(self.image_size) >= 1, "image_size", self.image_size, "positive integers")
-        expect(1 <= self.num_stages <= 8, "depths", self.depths, "one number of blocks for each of 1 to 8 stages")
-        expect(min(self.depths) >= 1, "depths", self.depths, "positive integers")
-        expect(self.depth <= _MAX_DEPTH, "depths", self.depths, f"at most {_MAX_DEPTH} blocks")
-        for name in ("embed_dims", "num_heads", "mlp_dims", "sr_ratios"):
-            values = getattr(self, name)
-            fits = len(values) == self.num_stages and min(values) >= 1
-            expect(fits, name, values, f"a positive integer for each of the {self.num_stages} stages")
+        self.check_stages("embed_dims", "num_heads", "mlp_dims", "sr_ratios")
         for dim, heads in zip(self.embed_dims, self.num_heads, strict=True):
             expect(dim % heads == 0, "num_heads", self.num_heads, f"divisors of the widths {self.embed_dims}")
         if not self.linear:

@@ -11,15 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from .base import ModelConfig
 from .fields import as_pair, check_fields, expect
 from .preprocessing import Preprocessing
+from .stages import StagedConfig
 
 if TYPE_CHECKING:
     import numpy as np
 
-# A file may ask for any number of blocks, and counting their tensors would take as long as it says.
-_MAX_DEPTH = 1024
 # How many times as wide a block is outside as inside.
 EXPANSION = {"basic": 1, "bottleneck": 4}
 
@@ -39,7 +37,7 @@ _REGISTERED = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResNetConfig(ModelConfig):
+class ResNetConfig(StagedConfig):
     """Stages of residual blocks of convolutions with BatchNorm, on a map that halves its sides from one to the next.
 
     Attributes:
@@ -67,16 +65,6 @@ class ResNetConfig(ModelConfig):
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
 
     @property
-    def depth(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The blocks of all stages."""
-        return sum(self.depths)
-
-    @property
-    def num_stages(self) -> int:
-        """How many maps there are after that of the stem."""
-        return len(self.depths)
-
-    @property
     def inner_dims(self) -> tuple[int, ...]:
         """Channels inside of the blocks of each stage."""
         return tuple(self.width * 2**stage for stage in range(self.num_stages))
@@ -85,13 +73,6 @@ class ResNetConfig(ModelConfig):
     def dims(self) -> tuple[int, ...]:
         """Channels of each stage's map."""
         return tuple(EXPANSION[self.block] * dim for dim in self.inner_dims)
-
-    @property
-    def grid_sizes(self) -> tuple[tuple[int, int], ...]:
-        """The map of each stage, down and across, of strides 4, 8 and so on; what isn't whole is rounded up."""
-        strides = [4 * 2**stage for stage in range(self.num_stages)]
-        height, width = self.image_size
-        return tuple((math.ceil(height / stride), math.ceil(width / stride)) for stride in strides)
 
     def shrinks(self, stage: int, block: int) -> tuple[int, bool]:
         """The stride of a block, and whether a convolution is beside its branch."""
@@ -114,11 +95,6 @@ class ResNetConfig(ModelConfig):
             "classes": str(self.num_classes),
         }
 
-    @property
-    def facts(self) -> dict[str, str]:
-        """The maps."""
-        return {"maps": ", ".join(f"{height} x {width}" for height, width in self.grid_sizes)}
-
     def layer_of(self, name: str) -> int:
         """0 in the stem, then the blocks."""
         first, *rest = name.split(".")
@@ -134,13 +110,6 @@ class ResNetConfig(ModelConfig):
     def initial(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray | None:
         """Convolutions are drawn from a normal law of (2 / fan_out)^1/2 (He et al. 2015, arXiv:1502.01852, eq. 14)."""
         return math.sqrt(2 / (shape[0] * shape[2] * shape[3])) * rng.standard_normal(shape) if len(shape) == 4 else None
-
-    def shortened(self, depth: int) -> ResNetConfig:
-        """Every stage, with as many of its first blocks as make `depth`, two at least where it has them."""
-        depths = [min(2, own) for own in self.depths]
-        for stage, own in enumerate(self.depths):
-            depths[stage] += max(min(depth - sum(depths), own - depths[stage]), 0)
-        return replace(self, depths=tuple(depths))
 
     def reduced(self, depth: int) -> ResNetConfig:
         """As few blocks, on maps with odd sides."""
@@ -166,7 +135,5 @@ class ResNetConfig(ModelConfig):
             expect(getattr(self, name) >= 1, name, getattr(self, name), "a positive integer")
         expect(self.num_classes >= 0, "num_classes", self.num_classes, "0 or a positive integer")
         expect(min(self.image_size) >= 1, "image_size", self.image_size, "positive integers")
-        expect(1 <= self.num_stages <= 8, "depths", self.depths, "one number of blocks for each of 1 to 8 stages")
-        expect(min(self.depths) >= 1, "depths", self.depths, "positive integers")
-        expect(self.depth <= _MAX_DEPTH, "depths", self.depths, f"at most {_MAX_DEPTH} blocks")
+        self.check_stages()
         expect(self.norm_eps > 0, "norm_eps", self.norm_eps, "a value above 0")

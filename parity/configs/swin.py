@@ -11,16 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from .base import ModelConfig
 from .fields import as_pair, check_fields, expect
 from .preprocessing import Preprocessing
+from .stages import StagedConfig
 from .windows import fitted
 
 if TYPE_CHECKING:
     import numpy as np
 
-# A file may ask for any number of blocks, and counting their tensors would take as long as it says.
-_MAX_DEPTH = 1024
 _STAGES = {
     "tiny": dict(embed_dim=96, mlp_dim=384, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24)),
     "small": dict(embed_dim=96, mlp_dim=384, depths=(2, 2, 18, 2), num_heads=(3, 6, 12, 24)),
@@ -70,7 +68,7 @@ _REGISTERED = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class SwinConfig(ModelConfig):
+class SwinConfig(StagedConfig):
     """Stages of attention in windows, on a map that halves its sides and doubles its width from one to the next.
 
     Attributes:
@@ -131,25 +129,14 @@ class SwinConfig(ModelConfig):
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
 
     @property
-    def depth(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The blocks of all stages."""
-        return sum(self.depths)
-
-    @property
-    def num_stages(self) -> int:
-        """How many maps there are."""
-        return len(self.depths)
-
-    @property
     def dims(self) -> tuple[int, ...]:
         """The width of each stage."""
         return tuple(self.embed_dim * 2**stage for stage in range(self.num_stages))
 
     @property
-    def grid_sizes(self) -> tuple[tuple[int, int], ...]:
-        """The map of each stage, down and across; odd sides are rounded up when they are halved."""
-        height, width = (image // patch for image, patch in zip(self.image_size, self.patch_size, strict=True))
-        return tuple((math.ceil(height / 2**stage), math.ceil(width / 2**stage)) for stage in range(self.num_stages))
+    def first_stride(self) -> tuple[int, int]:
+        """The size of a patch."""
+        return self.patch_size
 
     def window(self, stage: int, block: int) -> tuple[tuple[int, int], tuple[int, int]]:
         """The size of a block's windows, and by how much they are moved down and across."""
@@ -157,12 +144,6 @@ class SwinConfig(ModelConfig):
         if self.window_fit == "shrink_height":  # of a map whose odd sides are rounded down
             height, width = (max(first // 2**stage, 1) for first in self.grid_sizes[0])
         return fitted((height, width), (side, side), block % 2 == 1, self.window_fit)
-
-    @property
-    def drop_path_rates(self) -> tuple[tuple[float, ...], ...]:
-        """Stochastic depth of each block of each stage."""
-        rates = iter(self.drop_path_rate * i / max(self.depth - 1, 1) for i in range(self.depth))
-        return tuple(tuple(next(rates) for _ in range(depth)) for depth in self.depths)
 
     @property
     def intermediates(self) -> tuple[str, ...]:
@@ -186,10 +167,7 @@ class SwinConfig(ModelConfig):
     def facts(self) -> dict[str, str]:
         """The maps and the windows as they fit into them."""
         windows = [self.window(stage, 0)[0] for stage in range(self.num_stages)]
-        return {
-            "maps": ", ".join(f"{height} x {width}" for height, width in self.grid_sizes),
-            "windows": ", ".join(f"{height} x {width}" for height, width in windows),
-        }
+        return super().facts | {"windows": ", ".join(f"{height} x {width}" for height, width in windows)}
 
     def layer_of(self, name: str) -> int:
         """0 in the embedding, then the blocks; what shrinks the map belongs to the first block behind it."""
@@ -210,13 +188,6 @@ class SwinConfig(ModelConfig):
     def initial(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray | None:
         """Tables of relative positions are drawn from a normal law of 0.02, as in every source."""
         return 0.02 * rng.standard_normal(shape) if name.endswith("relative_position_bias_table") else None
-
-    def shortened(self, depth: int) -> SwinConfig:
-        """Every stage, with as many of its first blocks as make `depth`, two at least where it has them."""
-        depths = [min(2, own) for own in self.depths]
-        for stage, own in enumerate(self.depths):
-            depths[stage] += max(min(depth - sum(depths), own - depths[stage]), 0)
-        return replace(self, depths=tuple(depths))
 
     def reduced(self, depth: int) -> SwinConfig:
         """As few blocks, on maps that windows don't divide, and of which the last is smaller than one."""
@@ -249,13 +220,8 @@ class SwinConfig(ModelConfig):
         for name in ("in_chans", "embed_dim", "mlp_dim"):
             expect(getattr(self, name) >= 1, name, getattr(self, name), "a positive integer")
         expect(self.num_classes >= 0, "num_classes", self.num_classes, "0 or a positive integer")
-        expect(1 <= self.num_stages <= 8, "depths", self.depths, "one number of blocks for each of 1 to 8 stages")
-        expect(min(self.depths) >= 1, "depths", self.depths, "positive integers")
-        expect(self.depth <= _MAX_DEPTH, "depths", self.depths, f"at most {_MAX_DEPTH} blocks")
-        for name in ("num_heads", "window_sizes", *(("trained_windows",) if self.trained_windows else ())):
-            values = getattr(self, name)
-            fits = len(values) == self.num_stages and min(values) >= 1
-            expect(fits, name, values, f"a positive integer for each of the {self.num_stages} stages")
+        trained = ("trained_windows",) if self.trained_windows else ()
+        self.check_stages("num_heads", "window_sizes", *trained)
         expect(not self.trained_windows or self.version == 2, "trained_windows", self.trained_windows, "none in Swin")
         for image, patch in zip(self.image_size, self.patch_size, strict=True):
             expect(image % patch == 0, "image_size", self.image_size, f"multiples of patch_size {self.patch_size}")
