@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from parity.configs import Execution
@@ -45,3 +46,18 @@ class Model(Stochastic):
     def forward_head(self, x: Any) -> Any:
         """What `config.outputs` names, of what `forward_features` returns."""
         raise NotImplementedError
+
+
+def check_indices(indices: Sequence[int] | None, count: int) -> None:
+    """Whether each of some places is there.
+
+    Args:
+        indices: Their numbers, negative from the end; None for all.
+        count: How many there are.
+
+    Raises:
+        ValueError: One is beyond them.
+    """
+    for index in indices or ():
+        if not -count <= index < count:
+            raise ValueError(f"indices: got {index}, expected values in [-{count}, {count})")

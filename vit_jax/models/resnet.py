@@ -23,7 +23,7 @@ from ..layers.act import relu
 from ..layers.batch_norm import BatchNorm
 from ..layers.linear import Linear
 from ..layers.residual import BasicBlock, Bottleneck, make_conv
-from .base import Model
+from .base import Model, check_indices
 
 Map = Float[Array, "b h w c"]
 
@@ -78,10 +78,7 @@ class ResNet(Model):
         Raises:
             ValueError: An index beyond the stages.
         """
-        count = self.config.num_stages + 1
-        for index in indices or ():
-            if not -count <= index < count:
-                raise ValueError(f"indices: got {index}, expected values in [-{count}, {count})")
+        check_indices(indices, self.config.num_stages + 1)
         maps = self._run(images)
         return maps if indices is None else [maps[index] for index in indices]
 

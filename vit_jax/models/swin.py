@@ -27,7 +27,7 @@ from ..layers.norm import LayerNorm, Norm
 from ..layers.patch_embed import PatchEmbed, patch_grid
 from ..layers.stack import run_blocks
 from ..layers.window import CosineWindowAttention, WindowAttention
-from .base import Model
+from .base import Model, check_indices
 
 Map = Float[Array, "b h w c"]
 # Inside of the model, channels are last in both twins.
@@ -136,10 +136,7 @@ class SwinTransformer(Model):
         Raises:
             ValueError: An index beyond the stages.
         """
-        stages = self.config.num_stages
-        for index in indices or ():
-            if not -stages <= index < stages:
-                raise ValueError(f"indices: got {index}, expected values in [-{stages}, {stages})")
+        check_indices(indices, self.config.num_stages)
         maps = self._run(images)
         return maps if indices is None else [maps[index] for index in indices]
 

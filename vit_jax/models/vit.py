@@ -29,7 +29,7 @@ from ..layers.pool import PreLogits
 from ..layers.pos_embed import add_positions, fixed_positions, learned_positions
 from ..layers.rel_pos import RelativePositionBias
 from ..layers.stack import run_blocks, widened
-from .base import Model
+from .base import Model, check_indices
 from .vit_parts import draws, make_block, make_patch_embed, make_pool, make_rope, norm_of
 
 Tokens = Float[Array, "b n d"]
@@ -145,10 +145,7 @@ class VisionTransformer(Model):
         Raises:
             ValueError: An index beyond the blocks.
         """
-        depth = self.config.depth
-        for index in indices or ():
-            if not -depth <= index < depth:
-                raise ValueError(f"indices: got {index}, expected values in [-{depth}, {depth})")
+        check_indices(indices, self.config.depth)
         _, outputs = self._run(images, collect=True)
         chosen = outputs if indices is None else [outputs[index] for index in indices]
         return [self._normed(x) for x in chosen] if norm else chosen

@@ -25,7 +25,7 @@ from ..layers.norm import LayerNorm
 from ..layers.patch_embed import OverlapPatchEmbed
 from ..layers.reduction import ReducedAttention
 from ..layers.stack import run_blocks
-from .base import Model
+from .base import Model, check_indices
 
 Map = Float[Tensor, "b c h w"]
 # Inside of the stages, channels are last in both twins.
@@ -108,10 +108,7 @@ class PyramidVisionTransformer(Model):
         Raises:
             ValueError: An index beyond the stages.
         """
-        stages = self.config.num_stages
-        for index in indices or ():
-            if not -stages <= index < stages:
-                raise ValueError(f"indices: got {index}, expected values in [-{stages}, {stages})")
+        check_indices(indices, self.config.num_stages)
         maps = self._run(images)
         return maps if indices is None else [maps[index] for index in indices]
 
