@@ -179,6 +179,19 @@ class Given:
             raise CheckpointError(f"{path}: nothing says {field}; {say(field)}, or name the model with --model NAME")
         return self.assume(field, usual, why)
 
+    def settle_beside(self, known: Mapping[str, Any], field: str, **how: Any) -> Any:
+        """The same where a format or a document says some fields: before the named model, after the user's own word.
+
+        Args:
+            known: What it says, by field.
+            field: The name of the field.
+            how: The other arguments of `settle`.
+
+        Raises:
+            CheckpointError: The same as from `settle`.
+        """
+        return known[field] if field in known and field not in self.fields else self.settle(field, **how)
+
     def assume(self, field: str, value: Any, why: str) -> Any:
         """Notes an assumption, unless the user set the field or it has no reason to be listed; gives the value."""
         if field in self.fields:

@@ -57,9 +57,7 @@ class _File:
         return shape_of(self.shapes, name, axes, path=self.path)
 
     def settle(self, name: str, **how: Any) -> Any:
-        if name not in self.given.fields and name in self.known.fields:
-            return self.known.fields[name]
-        return self.given.settle(name, path=self.path, **how)
+        return self.given.settle_beside(self.known.fields, name, path=self.path, **how)
 
     def hold(self, name: str, shown: Any) -> Any:
         """A kind that the tensors show, which a named model must share for what it says of the rest to hold."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 from ...configs import Config, VitConfig, get, name_of, replace
 from ..accounting import LINES, CheckpointError, cut
-from ..assumed import Given
+from ..assumed import AnyConfig, Given
 from ..checkpoint import Checkpoint
 from ..containers.document import read_json
 from ..shapes import Shape
@@ -186,10 +187,35 @@ def make(path: Path, **fields: Any) -> VitConfig:
     # A stacked tensor of a few bytes could ask for millions of blocks.
     if fields.get("depth", 1) > _MAX_DEPTH:
         raise CheckpointError(f"{path}: got {fields['depth']} blocks, expected at most {_MAX_DEPTH}")
+    return made(path, functools.partial(replace, _PLAIN), fields)
+
+
+def made(path: Path, make: Callable[..., AnyConfig], fields: Mapping[str, Any]) -> AnyConfig:
+    """What a config's class makes of some fields.
+
+    Raises:
+        CheckpointError: They make no model; names the file and the field.
+    """
     try:
-        return replace(_PLAIN, **fields)
+        return make(**fields)
     except (ValueError, TypeError) as error:  # TypeError: a document may have anything for a number
         raise CheckpointError(f"{path}: {error}") from None
+
+
+def expect_family(given: Given, family: type[Config], *, path: Path, what: str) -> None:
+    """Whether the model that the user names, if there is one, is of the family of a file.
+
+    Args:
+        given: What the user says.
+        family: The class of the file's config.
+        path: What errors call the file.
+        what: What the file is, with its article.
+
+    Raises:
+        CheckpointError: It isn't.
+    """
+    if given.model is not None and not isinstance(given.model, family):
+        raise CheckpointError(f"{path}: the file is {what}; leave the model's name out, or name {what}")
 
 
 _MAX_DEPTH = 1024

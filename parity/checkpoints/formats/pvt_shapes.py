@@ -6,17 +6,17 @@ size, on which nothing depends.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ...configs import Preprocessing
+from ...configs import Preprocessing, replace
 from ...configs.pvt import PvtConfig
-from ..accounting import CheckpointError
 from ..assumed import Given
 from ..shapes import Shape
-from .foreign import depth_of, shape_of
-from .settled import images_of
+from .foreign import depth_of, expect_family, made, shape_of
+from .settled import ANY_PREPROCESSING, images_of
 
 
 def is_pvt(names: Mapping[str, Any]) -> bool:
@@ -30,7 +30,7 @@ def infer(
     *,
     path: Path,
     known: Mapping[str, Any],
-    images: tuple[Preprocessing, str],
+    usual: Callable[[PvtConfig], tuple[Preprocessing, str]],
 ) -> PvtConfig:
     """The config of a file.
 
@@ -39,25 +39,19 @@ def infer(
         given: What the user says; collects what is assumed.
         path: The path of the file, for errors.
         known: Fields that the format says, before the named model and after the user's own word.
-        images: The preprocessing to assume, and why.
+        usual: The preprocessing to assume of a config, and why.
 
     Raises:
         CheckpointError: Shapes that make no model, or a contradiction.
     """
-    if given.model is not None and not isinstance(given.model, PvtConfig):
-        raise CheckpointError(f"{path}: the file is a PVT v2; leave the model's name out, or name a PVT v2")
-
-    def settle(field: str, **how: Any) -> Any:
-        if field in known and field not in given.fields:
-            return known[field]
-        return given.settle(field, path=path, **how)
-
-    fields = _sizes(shapes, given, path)
+    expect_family(given, PvtConfig, path=path, what="a PVT v2")
+    settle = functools.partial(given.settle_beside, known, path=path)
+    fields: dict[str, Any] = _sizes(shapes, given, path) | {"preprocessing": ANY_PREPROCESSING}
     first = fields["embed_dims"][0]
     heads = tuple(max(dim // first, 1) for dim in fields["embed_dims"])
     if fields["linear"]:  # where it has no effect
-        usual = tuple(8 // 2 ** min(stage, 3) for stage in range(len(fields["depths"])))
-        fields["sr_ratios"] = settle("sr_ratios", usual=usual)
+        ratios = tuple(8 // 2 ** min(stage, 3) for stage in range(len(fields["depths"])))
+        fields["sr_ratios"] = settle("sr_ratios", usual=ratios)
     fields |= dict(
         num_heads=settle("num_heads", usual=heads, why="of the first stage's width, as in every published one"),
         act=settle("act", usual="gelu", why="that of every published one"),
@@ -65,12 +59,10 @@ def infer(
         embed_norm_eps=settle("embed_norm_eps", usual=1e-5, why="that of the authors and of timm"),
         image_size=settle("image_size", usual=(224, 224), why="nothing in the model depends on it, and 224 is usual"),
     )
-    known_images = known.get("preprocessing")
-    fields["preprocessing"] = images_of(given, fields["in_chans"], known=known_images, usual=images[0], why=images[1])
-    try:
-        return PvtConfig(**fields)
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{path}: {error}") from None
+    config = made(path, PvtConfig, fields)
+    images, why = usual(config)
+    images = images_of(given, config.in_chans, known=known.get("preprocessing"), usual=images, why=why)
+    return made(path, functools.partial(replace, config), {"preprocessing": images})
 
 
 def _sizes(shapes: Mapping[str, Shape], given: Given, path: Path) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from ..assumed import Given, say
 
 # Heads of the published models of each width, where the tensors don't show them. So400m and CLIP's giants have others.
 NUM_HEADS = {192: 3, 384: 6, 512: 8, 768: 12, 1024: 16, 1280: 16, 1536: 24}
+# For any number of channels, until the real one is known.
+ANY_PREPROCESSING = Preprocessing(mean=(0.5,), std=(0.5,), crop_pct=1.0, crop_mode="squash")
 # What pretrained models are usually evaluated with, and who does so.
 IMAGENET = Preprocessing(mean=IMAGENET_MEAN, std=IMAGENET_STD)
 PLUS_MINUS_ONE = Preprocessing(mean=HALF, std=HALF)

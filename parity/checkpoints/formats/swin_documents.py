@@ -57,15 +57,9 @@ def read(
             said["preprocessing"] = build(Preprocessing, document["preprocessing"], "preprocessing")
         except ValueError as error:
             raise CheckpointError(f"{path}: {error}") from None
-    first = infer(shapes, _quiet(given), path=path, known={**known, **said}, images=(Preprocessing(), ""))
-    config = infer(shapes, given, path=path, known={**known, **said}, images=usual(first))
+    config = infer(shapes, given, path=path, known={**known, **said}, usual=usual)
     filled = fill(table, config, source=str(path))
     return checkpoint_of(weights, given, config, filled, path=path, unused=UNUSED, format=format)
-
-
-def _quiet(given: Given) -> Given:
-    """The same word of the user's, whose assumptions nobody hears of."""
-    return Given(given.model, given.fields, target_size=given.target_size)
 
 
 def kept(config: SwinConfig) -> dict[str, Any]:

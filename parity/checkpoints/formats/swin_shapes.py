@@ -6,18 +6,19 @@ the image size, the numerics, and of Swin V2 the windows, unless the file has th
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ...configs import Preprocessing
+from ...configs import Preprocessing, replace
 from ...configs.swin import SwinConfig
 from ..accounting import CheckpointError
 from ..assumed import Given
 from ..shapes import Shape, parameter_shapes
-from .foreign import depth_of, shape_of
-from .settled import images_of
+from .foreign import depth_of, expect_family, made, shape_of
+from .settled import ANY_PREPROCESSING, images_of
 
 _PUBLISHED = "that of every published Swin"
 
@@ -33,7 +34,7 @@ def infer(
     *,
     path: Path,
     known: Mapping[str, Any],
-    images: tuple[Preprocessing, str],
+    usual: Callable[[SwinConfig], tuple[Preprocessing, str]],
 ) -> SwinConfig:
     """The config of a file.
 
@@ -42,19 +43,13 @@ def infer(
         given: What the user says; collects what is assumed.
         path: The path of the file, for errors.
         known: Fields that the format or a document says, before the named model and after the user's own word.
-        images: The preprocessing to assume, and why.
+        usual: The preprocessing to assume of a config, and why.
 
     Raises:
         CheckpointError: Shapes that make no model, a contradiction, or something that has to be asked for.
     """
-    if given.model is not None and not isinstance(given.model, SwinConfig):
-        raise CheckpointError(f"{path}: the file is a Swin Transformer; leave the model's name out, or name a Swin")
-
-    def settle(field: str, **how: Any) -> Any:
-        if field in known and field not in given.fields:
-            return known[field]
-        return given.settle(field, path=path, **how)
-
+    expect_family(given, SwinConfig, path=path, what="a Swin Transformer")
+    settle = functools.partial(given.settle_beside, known, path=path)
     fields = _sizes(shapes, given, path) | dict(
         act=settle("act", usual="gelu", why=_PUBLISHED),
         norm_eps=settle("norm_eps", usual=1e-5, why=_PUBLISHED),
@@ -62,15 +57,24 @@ def infer(
         shift_mask=settle("shift_mask", usual=-100.0),
         rel_pos_resize=settle("rel_pos_resize", usual="geometric"),
     )
-    fields["preprocessing"] = images_of(
-        given, fields["in_chans"], known=known.get("preprocessing"), usual=images[0], why=images[1]
-    )
     if fields["version"] == 2:
         why = "the tensors don't show whether there were other windows before"
         fields["trained_windows"] = settle("trained_windows", usual=(), why=why)
+    config = _with_windows(shapes, given, path, known, fields)
+    images, why = usual(config)
+    images = images_of(given, config.in_chans, known=known.get("preprocessing"), usual=images, why=why)
+    return made(path, functools.partial(replace, config), {"preprocessing": images})
+
+
+def _with_windows(
+    shapes: Mapping[str, Shape], given: Given, path: Path, known: Mapping[str, Any], fields: Mapping[str, Any]
+) -> SwinConfig:
+    """The config of other fields, with windows and the image size, of which each shows the other."""
+    settle = functools.partial(given.settle_beside, known, path=path)
+    make = functools.partial(SwinConfig, preprocessing=ANY_PREPROCESSING)
     windows = settle("window_sizes") if given.says("window_sizes") or "window_sizes" in known else None
     if windows is not None and ("image_size" in given.fields or "image_size" in known or given.model is not None):
-        config = _config(path, fields | dict(window_sizes=windows, image_size=settle("image_size")))
+        config = made(path, make, {**fields, "window_sizes": windows, "image_size": settle("image_size")})
         if "window_sizes" in given.fields or _has_windows(config, shapes):
             return config
     stages = len(fields["depths"])
@@ -78,7 +82,7 @@ def infer(
     shown = shown or settle("window_sizes")
     sides = [side * shown[-1] * 2 ** (stages - 1) for side in fields["patch_size"]]
     size_of = settle("image_size", usual=tuple(sides), why="the last map is one window")
-    return _config(path, fields | dict(window_sizes=shown, image_size=size_of))
+    return made(path, make, {**fields, "window_sizes": shown, "image_size": size_of})
 
 
 def _sizes(shapes: Mapping[str, Shape], given: Given, path: Path) -> dict[str, Any]:
@@ -131,10 +135,3 @@ def _has_windows(config: SwinConfig, shapes: Mapping[str, Shape]) -> bool:
     """Whether the tables of a file are those of a config."""
     tables = [(name, shape) for name, shape in parameter_shapes(config).items() if name.endswith("position_bias_table")]
     return all(shapes.get(name) == shape for name, shape in tables)
-
-
-def _config(path: Path, fields: Mapping[str, Any]) -> SwinConfig:
-    try:
-        return SwinConfig(**fields)
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{path}: {error}") from None

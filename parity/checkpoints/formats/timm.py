@@ -82,19 +82,17 @@ def read(opened: Opened, given: Given) -> Checkpoint:
     weights, path = opened.weights("timm"), opened.path
     _check_key_biases(weights)
     theirs = {our_name(name): name for name in weights.tensors}
-    for family in _FAMILIES:
-        named = family.our_names(theirs)
-        theirs = named if family.is_kind(named) else theirs
+    renamed = ((family, family.our_names(theirs)) for family in _FAMILIES)
+    kind, theirs = next(((family, names) for family, names in renamed if family.is_kind(names)), (None, theirs))
     shapes = {name: weights.shapes[their] for name, their in theirs.items() if not _is_unused(their)}
     config: Config | None = None
     name = None
     if path.is_dir() and is_timm(path):
         config, name = _of_document(path / CONFIG, shapes, given)
-    if config is None:
-        kind = next((family for family in _FAMILIES if family.is_kind(theirs)), None)
-        found = {name: weights.shapes[their] for name, their in theirs.items()}  # of buffers, too
-        known = _known(weights, opened.tensors())
-        config = infer(shapes, given, path=path, known=known) if kind is None else kind.infer(found, given, path)
+    if config is None and kind is not None:
+        config = kind.infer({name: weights.shapes[their] for name, their in theirs.items()}, given, path)
+    elif config is None:
+        config = infer(shapes, given, path=path, known=_known(weights, opened.tensors()))
     assert config is not None
     default = functools.partial(their_name, architecture=name or "")
     filled = [

@@ -41,7 +41,10 @@ _ARGUMENTS = {
 _WITHOUT_EFFECT = ("drop_rate", "device", "dtype")
 _ONLY = {"global_pool": "avg", "norm_layer": None}
 # What timm evaluates all of them with.
-_IMAGES = Preprocessing(mean=IMAGENET_MEAN, std=IMAGENET_STD, interpolation="bicubic", crop_pct=0.9)
+_IMAGES = (
+    Preprocessing(mean=IMAGENET_MEAN, std=IMAGENET_STD, interpolation="bicubic", crop_pct=0.9),
+    "that of timm's and the authors'",
+)
 
 
 def architectures() -> list[str]:
@@ -56,7 +59,7 @@ def our_names(names: Mapping[str, str]) -> dict[str, str]:
 
 def infer(shapes: Mapping[str, Shape], given: Given, path: Path) -> PvtConfig:
     """The config of a file of tensors alone; errors as of `pvt_shapes.infer`."""
-    return pvt_shapes.infer(shapes, given, path=path, known={}, images=(_IMAGES, "that of timm's and the authors'"))
+    return pvt_shapes.infer(shapes, given, path=path, known={}, usual=lambda _: _IMAGES)
 
 
 def width(config: PvtConfig) -> int:

@@ -16,7 +16,7 @@ from ...configs.resnet import ResNetConfig
 from ..accounting import CheckpointError
 from ..assumed import Given
 from ..shapes import Shape
-from .foreign import depth_of, shape_of
+from .foreign import depth_of, expect_family, made, shape_of
 from .settled import images_of
 
 FAMILY = ResNetConfig
@@ -58,8 +58,7 @@ def infer(shapes: Mapping[str, Shape], given: Given, path: Path) -> ResNetConfig
     Raises:
         CheckpointError: Shapes that make no model, or a contradiction.
     """
-    if given.model is not None and not isinstance(given.model, ResNetConfig):
-        raise CheckpointError(f"{path}: the file is a ResNet; leave the model's name out, or name a ResNet")
+    expect_family(given, ResNetConfig, path=path, what="a ResNet")
 
     def size(name: str, axes: int) -> Shape:
         return shape_of(shapes, name, axes, path=path)
@@ -68,21 +67,18 @@ def infer(shapes: Mapping[str, Shape], given: Given, path: Path) -> ResNetConfig
     channels = size("conv1.weight", 4)[1]
     classes = size("fc.weight", 2)[0] if "fc.weight" in shapes else 0
     why = "nothing in the model depends on it, and 224 is usual"
-    try:
-        return ResNetConfig(
-            in_chans=channels,
-            num_classes=given.settle("num_classes", shown=classes, path=path),
-            block="bottleneck" if "layer1.0.conv3.weight" in shapes else "basic",
-            depths=tuple(depth_of(shapes, rf"layer{stage}\.(\d+)\.") for stage in stages),
-            width=size("conv1.weight", 4)[0],
-            norm_eps=given.settle(
-                "norm_eps", usual=1e-5, why="PyTorch's default, as of every published one", path=path
-            ),
-            image_size=given.settle("image_size", usual=(224, 224), why=why, path=path),
-            preprocessing=images_of(given, channels, usual=_IMAGES, why="that of most of timm's ResNets"),
-        )
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{path}: {error}") from None
+    eps = "PyTorch's default, as of every published one"
+    fields: dict[str, Any] = dict(
+        in_chans=channels,
+        num_classes=given.settle("num_classes", shown=classes, path=path),
+        block="bottleneck" if "layer1.0.conv3.weight" in shapes else "basic",
+        depths=tuple(depth_of(shapes, rf"layer{stage}\.(\d+)\.") for stage in stages),
+        width=size("conv1.weight", 4)[0],
+        norm_eps=given.settle("norm_eps", usual=1e-5, why=eps, path=path),
+        image_size=given.settle("image_size", usual=(224, 224), why=why, path=path),
+        preprocessing=images_of(given, channels, usual=_IMAGES, why="that of most of timm's ResNets"),
+    )
+    return made(path, ResNetConfig, fields)
 
 
 def config_of(data: Mapping[str, Any], architecture: str) -> ResNetConfig:

@@ -51,7 +51,7 @@ _ONLY = {"global_pool": "avg", "always_partition": False, "qkv_bias": True, "hea
 def infer(shapes: Mapping[str, Shape], given: Given, path: Path) -> SwinConfig:
     """The config of a file of tensors alone; errors as of `swin_shapes.infer`."""
     known = {} if given.model is not None else {"rel_pos_resize": "geometric"}
-    return swin_shapes.infer(shapes, given, path=path, known=known, images=_IMAGES)
+    return swin_shapes.infer(shapes, given, path=path, known=known, usual=lambda _: _IMAGES)
 
 
 def width(config: SwinConfig) -> int:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ....configs import Config, Preprocessing, VitConfig, close_match, replace
+from ....configs import Config, VitConfig, close_match, replace
 from ...shapes import Shape
+from ..settled import ANY_PREPROCESSING
 from ..translate import Entry, Unused
 
 Json = Mapping[str, Any]
@@ -25,9 +26,6 @@ ACTIVATIONS = {
     "silu": "silu",
     "swish": "silu",
 }
-
-# For any number of channels; another file has the real one.
-ANY_PREPROCESSING = Preprocessing(mean=(0.5,), std=(0.5,), crop_pct=1.0, crop_mode="squash")
 
 
 @dataclass(frozen=True)
@@ -122,7 +120,7 @@ class Architecture:
         read: Further fields of ours, from the part of `config.json` about the image tower and from all of it.
         write: The inverse: further fields of that part.
         infer: What makes a config of a lone file's canonical shapes; None for the flat ViTs, of which `lone` does it.
-        code: Fields that a lone file's class has in its code, for `infer`.
+        code: Fields that a lone file's class has by default, for `infer`, besides the fixed ones.
         table: Names of the encoder's tensors, without the prefix.
         memory: Names that some have in memory (`model.state_dict()`): transformers 5 renames them on saving.
         head: Names of tensors beside the encoder, which have no prefix.

@@ -110,7 +110,7 @@ def _inferred(kind: Architecture, weights: Weights, given: Given, path: Path) ->
     bare = {name.removeprefix(kind.base): shape for name, shape in weights.shapes.items()}
     found = [canonical_shapes((*table, *kind.head), bare) for table in (kind.table, kind.memory)]
     usual = (from_huggingface({}, model_type=kind.model_type).preprocessing, "")  # of which the reader speaks
-    config = kind.infer(max(found, key=len), given, path=path, known=kind.code, images=usual)
+    config = kind.infer(max(found, key=len), given, path=path, known={**kind.fixed, **kind.code}, usual=lambda _: usual)
     return kind.data(config) | {"num_labels": config.num_classes, "num_channels": config.in_chans}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ....configs.pvt import PvtConfig
@@ -43,11 +44,6 @@ def _read_pvt(tower: Json, data: Json) -> dict[str, Any]:
     return _read(tower, data) | options | {"embed_norm_eps": tower.get("layer_norm_eps", 1e-6)}
 
 
-def _read_segformer(tower: Json, data: Json) -> dict[str, Any]:
-    # Its code doesn't ask for `layer_norm_eps`.
-    return _read(tower, data, ratios=(4, 4, 4, 4)) | dict(norm_eps=1e-5)
-
-
 def _write(config: PvtConfig) -> dict[str, Any]:
     found: dict[str, Any] = {theirs: list(getattr(config, ours)) for theirs, (ours, _) in _LISTS.items()}
     # Whole numbers alone: of another width what is read is another model, which then isn't written.
@@ -85,9 +81,10 @@ _SEGFORMER = replace(
         for setting in _SETTINGS
         if setting.theirs != "layer_norm_eps"
     ),
+    # Its code doesn't ask for `layer_norm_eps`.
     fixed=dict(embed_norm_eps=1e-5, norm_eps=1e-5),
-    code=dict(embed_norm_eps=1e-5, norm_eps=1e-5),
-    read=_read_segformer,
+    code={},
+    read=partial(_read, ratios=(4, 4, 4, 4)),
     write=_write,
     table=pvt_names.segformer(),
     memory=pvt_names.segformer(in_memory=True),
