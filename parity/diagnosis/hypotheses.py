@@ -32,6 +32,7 @@ from vit_torch.models import VisionTransformer
 from ..configs import Config
 from . import wrong_hierarchy
 from .rounding import MATMULS, SOFTMAX, Round, Rounded, run_in, run_rounded, to_mantissa
+from .wrong_hierarchy import set_attribute
 from .wrong_vit import (
     BranchNormBlock,
     PostNormBlock,
@@ -120,7 +121,7 @@ def _norm_eps(module: nn.Module) -> Proposals:
     if isinstance(current, float):
         for eps in EPSILONS:
             if eps != current:
-                yield f"epsilon {eps:g} for {current:g}", partial(_set, name, eps)
+                yield f"epsilon {eps:g} for {current:g}", partial(set_attribute, name, eps)
 
 
 def _norm_variance(module: nn.Module) -> Proposals:
@@ -150,10 +151,10 @@ def _activation(module: nn.Module) -> Proposals:
     if isinstance(module, Mlp | ParallelScalingBlock):
         for name in ACTIVATIONS:
             if name != module.act:
-                yield f"{name} for {module.act}", partial(_set, "act", name)
+                yield f"{name} for {module.act}", partial(set_attribute, "act", name)
     elif not list(module.children()) and _ACTIVATION.search(type(module).__name__):
         for name, function in {**ACTIVATIONS, "relu": F.relu}.items():
-            yield f"{name} for {type(module).__name__}", partial(_set, "forward", function)
+            yield f"{name} for {type(module).__name__}", partial(set_attribute, "forward", function)
 
 
 def _attention_scale(module: nn.Module) -> Proposals:
@@ -167,7 +168,7 @@ def _attention_scale(module: nn.Module) -> Proposals:
         scales["1 / sqrt(num_heads)"] = (module.proj.in_features // head_dim) ** -0.5
     for text, value in scales.items():
         if value != scale:
-            yield f"scale of attention {text} for 1 / sqrt(head_dim)", partial(_set, "scale", value)
+            yield f"scale of attention {text} for 1 / sqrt(head_dim)", partial(set_attribute, "scale", value)
 
 
 def _qkv_order(module: nn.Module) -> Proposals:
@@ -228,7 +229,7 @@ def _rotation(module: nn.Module) -> Proposals:
     if isinstance(module, AttentionCore) and not isinstance(module, CrossAttention):
         pairs = ("neighbouring channels", "channels of both halves")
         text = f"rotary pairs of {pairs[not module.rotate_half]} for {pairs[module.rotate_half]}"
-        yield text, partial(_set, "rotate_half", not module.rotate_half)
+        yield text, partial(set_attribute, "rotate_half", not module.rotate_half)
 
 
 def _padding(module: nn.Module) -> Proposals:
@@ -273,11 +274,11 @@ def _norm_placement(module: nn.Module) -> Proposals:
         kinds = {"before each branch": Block, "after each branch": BranchNormBlock, "after each sum": PostNormBlock}
         for text, kind in kinds.items():
             if text != current:
-                yield f"norms {text} for {current}", partial(_set, "__class__", kind)
+                yield f"norms {text} for {current}", partial(set_attribute, "__class__", kind)
     if isinstance(module, VisionTransformer):
         for name in ("norm", "norm_pre", "fc_norm"):
             if getattr(module, name) is not None:
-                yield f"without {name}", partial(_set, name, None)
+                yield f"without {name}", partial(set_attribute, name, None)
         if module.norm is not None and module.fc_norm is None:
             yield "final norm behind pooling for before it", _norm_behind_pooling
 
@@ -339,10 +340,6 @@ CAUSES: dict[str, Callable[[nn.Module], Iterable[tuple[str, Change]]]] = {
 }
 # What is decided by the module that calls those at the place.
 _OF_CALLERS = ("norm_placement", "reduction")
-
-
-def _set(name: str, value: Any, module: Any) -> None:
-    setattr(module, name, value)
 
 
 def _fill(name: str, value: float, module: Any) -> None:

@@ -30,15 +30,15 @@ def windows(module: nn.Module) -> Proposals:
         return
     if any(module.shift):
         yield "windows moved the other way", _shifted_back
-        yield "windows not moved", partial(_set, "shift", (0, 0))
+        yield "windows not moved", partial(set_attribute, "shift", (0, 0))
         for text, value in _MASKS.items():
             if value != module.shift_mask:
-                yield f"a mask of {text} for {module.shift_mask:g}", partial(_set, "shift_mask", value)
+                yield f"a mask of {text} for {module.shift_mask:g}", partial(set_attribute, "shift_mask", value)
     else:
         height, width = module.window_size
-        yield "windows moved by half", partial(_set, "shift", (height // 2, width // 2))
+        yield "windows moved by half", partial(set_attribute, "shift", (height // 2, width // 2))
     first, then = ("before", "after") if module.pad_first else ("after", "before")
-    yield f"filled up {then} the map is moved, not {first}", partial(_set, "pad_first", not module.pad_first)
+    yield f"filled up {then} the map is moved, not {first}", partial(set_attribute, "pad_first", not module.pad_first)
 
 
 def relative_positions(module: nn.Module) -> Proposals:
@@ -54,13 +54,13 @@ def relative_positions(module: nn.Module) -> Proposals:
         yield "positions without 16 sigmoid(...)", _plain_positions
         for trained in {0, *size, 8, 12, 16} - {module.trained_window}:
             text = f"of a window of {trained}" if trained else "of its own window"
-            yield f"distances in parts {text}", partial(_set, "trained_window", trained)
+            yield f"distances in parts {text}", partial(set_attribute, "trained_window", trained)
 
 
 def logit_scale(module: nn.Module) -> Proposals:
     """The factor of cosine scores."""
     if isinstance(module, CosineWindowAttention):
-        yield "temperatures without their bound", partial(_set, "max_logit_scale", math.inf)
+        yield "temperatures without their bound", partial(set_attribute, "max_logit_scale", math.inf)
         yield "no temperature", lambda module: module.logit_scale.fill_(0)
         if bool((module.logit_scale > 0).all()):
             yield "temperatures not taken the exponential of", lambda module: module.logit_scale.log_()
@@ -76,11 +76,14 @@ def merge_order(module: nn.Module) -> Proposals:
 def reduction(module: nn.Module) -> Proposals:
     """What keys and values come from, and the MLP of the linear variant."""
     if isinstance(module, ReducedAttention) and module.sr is not None:
-        yield "no norm of the smaller map", partial(_set, "norm", nn.Identity())
-        yield "keys and values of the whole map", partial(_set, "sr", None)
-        yield f"{'no ' if module.linear else ''}means and GELU", partial(_set, "linear", not module.linear)
+        yield "no norm of the smaller map", partial(set_attribute, "norm", nn.Identity())
+        yield "keys and values of the whole map", partial(set_attribute, "sr", None)
+        yield f"{'no ' if module.linear else ''}means and GELU", partial(set_attribute, "linear", not module.linear)
     if isinstance(module, ConvMlp):
-        yield f"{'no ' if module.relu else 'a '}ReLU before the convolution", partial(_set, "relu", not module.relu)
+        yield (
+            f"{'no ' if module.relu else 'a '}ReLU before the convolution",
+            partial(set_attribute, "relu", not module.relu),
+        )
 
 
 def conv_padding(module: nn.Module) -> Proposals:
@@ -88,10 +91,11 @@ def conv_padding(module: nn.Module) -> Proposals:
     if not isinstance(module, nn.Conv2d) or not any(side for side in module.padding if isinstance(side, int)):
         return
     yield "zeros as TensorFlow's SAME has them", _same
-    yield "no zeros around the map", partial(_set, "padding", (0, 0))
+    yield "no zeros around the map", partial(set_attribute, "padding", (0, 0))
 
 
-def _set(name: str, value: Any, module: Any) -> None:
+def set_attribute(name: str, value: Any, module: Any) -> None:
+    """Gives a module another attribute: `value` under `name`."""
     setattr(module, name, value)
 
 
