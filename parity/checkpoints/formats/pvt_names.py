@@ -9,10 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from .staged import STAGES, Theirs, block_entries
 from .translate import Entry
-
-# A config has no more.
-_STAGES = 8
 
 
 def original(names: Mapping[str, str]) -> dict[str, str]:
@@ -33,7 +31,7 @@ def _renamed(name: str) -> str:
 
 def pvt() -> tuple[Entry, ...]:
     """Those of PvtV2 in transformers, without a prefix."""
-    attention: dict[str, str | tuple[str, ...]] = {
+    attention: dict[str, Theirs] = {
         "q": "attention.query",
         "kv": ("attention.key", "attention.value"),
         "proj": "attention.proj",
@@ -85,7 +83,7 @@ def segformer(*, in_memory: bool = False) -> tuple[Entry, ...]:
 
 def _table(
     block: str,
-    attention: Mapping[str, str | tuple[str, ...]],
+    attention: Mapping[str, Theirs],
     mlp: Mapping[str, str],
     *,
     norms: tuple[str, str, str],
@@ -100,16 +98,11 @@ def _table(
         norms: The names of a block's norms, and of a stage's.
         embedding: The name of what a stage begins with.
     """
-    inside: dict[str, str | tuple[str, ...]] = {"norm1": norms[0], "norm2": norms[1]}
+    inside: dict[str, Theirs] = {"norm1": norms[0], "norm2": norms[1]}
     inside |= {f"attn.{ours}": theirs for ours, theirs in attention.items()}
     inside |= {f"mlp.{ours}": theirs for ours, theirs in mlp.items()}
-    found = []
-    for stage in range(_STAGES):
-        first = block.format(s=stage)
-        for ours, theirs in inside.items():
-            names = (theirs,) if isinstance(theirs, str) else theirs
-            named = tuple(f"{first}.{name}" for name in names)
-            found.append(Entry(f"stages.{stage}.blocks.{{i}}.{ours}", named[0] if len(named) == 1 else named))
+    found = [*block_entries("stages.{}.blocks.{{i}}".format, lambda stage: block.format(s=stage), inside)]
+    for stage in STAGES:
         own = f"stages.{stage}.downsample" if stage else "patch_embed"
         found += [
             Entry(f"{own}.proj", f"{embedding.format(s=stage)}.proj"),

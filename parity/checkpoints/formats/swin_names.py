@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from ...configs.swin import SwinConfig
+from .staged import STAGES, Theirs, block_entries
 from .translate import Entry, Unused
 
-# A config has no more.
-_STAGES = 8
 UNUSED = (
     Unused(r"(?:.*\.)?(?:relative_position_index|relative_coords_table|attn_mask)", "follows from the windows"),
     Unused(r"(?:.*\.)?mask_token", "stands for masked patches in pretraining"),
@@ -20,7 +20,7 @@ UNUSED = (
 # It shows the window, so a file of tensors alone is read by it.
 _INDEX = "attn.relative_position_index"
 
-Names = Mapping[str, str | tuple[str, ...]]
+Names = Mapping[str, Theirs]
 
 
 def microsoft() -> tuple[Entry, ...]:
@@ -41,13 +41,13 @@ def torchvision() -> tuple[Entry, ...]:
         "head.fc": "head",
     }
     same = ("attn.relative_position_bias_table", "attn.logit_scale", "attn.cpb_mlp.0", "attn.cpb_mlp.2", "attn.proj")
-    block: dict[str, str | tuple[str, ...]] = {name: name for name in (*same, "norm1", "norm2", _INDEX)}
+    block: dict[str, Theirs] = {name: name for name in (*same, "norm1", "norm2", _INDEX)}
     block |= {"attn.qkv": "attn.qkv", "mlp.fc1": "mlp.0", "mlp.fc2": "mlp.3"}
     parts = {"attn.q_bias": (0, 1, 3), "attn.v_bias": (2, 3, 3)}
     entries = _table(outer, block, lambda stage: f"features.{2 * stage + 1}", lambda stage: f"features.{2 * stage + 2}")
     return entries + tuple(
         Entry(f"layers.{stage}.blocks.{{i}}.{ours}", f"features.{2 * stage + 1}.{{i}}.attn.qkv.bias", part=part)
-        for stage in range(_STAGES)
+        for stage in STAGES
         for ours, part in parts.items()
     )
 
@@ -93,12 +93,19 @@ def _table(
         blocks: What the names of a stage's blocks begin with.
         merging: The name of the merging at the end of a stage.
     """
+    own = "layers.{}.blocks.{{i}}".format
     found = [Entry(ours, theirs) for ours, theirs in outer.items()]
-    for stage in range(_STAGES):
-        for ours, theirs in block.items():
-            names = (theirs,) if isinstance(theirs, str) else theirs
-            named = tuple(f"{blocks(stage)}.{{i}}.{name}" for name in names)
-            found.append(Entry(f"layers.{stage}.blocks.{{i}}.{ours}", named[0] if len(named) == 1 else named))
+    found += block_entries(own, lambda stage: f"{blocks(stage)}.{{i}}", block)
+    for stage in STAGES:
         for part in ("norm", "reduction"):
             found.append(Entry(f"layers.{stage + 1}.downsample.{part}", f"{merging(stage)}.{part}"))
     return tuple(found)
+
+
+def mlp_ratio(config: SwinConfig) -> float:
+    """The ratio that projects give for the width of MLPs, which is int(dim * ratio) in each stage.
+
+    Half a unit more in the last stage where it isn't whole, so that it can't be rounded down in any.
+    """
+    rest = 0.5**config.num_stages if config.mlp_dim % config.embed_dim else 0
+    return (config.mlp_dim + rest) / config.embed_dim

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...configs import Preprocessing, close_match, get, name_of, replace
+from ...configs import Preprocessing, get, name_of, replace
 from ...configs.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from ...configs.pvt import PvtConfig
-from ..accounting import CheckpointError
 from ..assumed import Given
 from ..shapes import Shape
 from . import pvt_names, pvt_shapes
+from .timm_constructors import changed, check_same, fields_of, input_size
 
 FAMILY = PvtConfig
 CLASSIFIER = "head"
@@ -78,33 +78,16 @@ def config_of(data: Mapping[str, Any], architecture: str) -> PvtConfig:
         ValueError: An argument that isn't known, or a value that can't be had here.
     """
     config = PvtConfig.of(get(architecture))
-    arguments = dict(data.get("model_args") or {})
-    fields: dict[str, Any] = {}
-    for key, value in arguments.items():
-        if key in _ARGUMENTS:
-            fields[_ARGUMENTS[key]] = tuple(value) if isinstance(value, list) else value
-        elif key in _ONLY:
-            if value != _ONLY[key]:
-                raise ValueError(f"model_args.{key}: got {value!r}, expected {_ONLY[key]!r}")
-        elif key not in (*_WITHOUT_EFFECT, "mlp_ratios"):
-            known = (*_ARGUMENTS, *_ONLY, "mlp_ratios")
-            raise ValueError(
-                f"model_args.{key}: not supported{close_match(key, known)}; expected some of {', '.join(known)}"
-            )
+    fields = fields_of(data, named=_ARGUMENTS, only=_ONLY, others=("mlp_ratios",), without_effect=_WITHOUT_EFFECT)
     dims = fields.get("embed_dims", config.embed_dims)
     for field in ("num_heads", "sr_ratios"):
         if isinstance(fields.get(field), int):
             fields[field] = (fields[field],) * len(dims)
     ratios = [hidden / dim for hidden, dim in zip(config.mlp_dims, config.embed_dims, strict=True)]
-    ratios = arguments.get("mlp_ratios", ratios)
+    ratios = (data.get("model_args") or {}).get("mlp_ratios", ratios)
     ratios = ratios if isinstance(ratios, list | tuple) else [ratios] * len(dims)
     fields["mlp_dims"] = tuple(int(dim * ratio) for dim, ratio in zip(dims, ratios, strict=True))
-    if (classes := data.get("num_classes")) is not None:
-        fields["num_classes"] = classes
-    size = (data.get("pretrained_cfg") or {}).get("input_size")
-    if size is not None:
-        fields["image_size"] = tuple(size[1:])
-    return replace(config, **fields)
+    return replace(config, **fields, **input_size(data))
 
 
 def expressed(path: Path, config: PvtConfig, name: str) -> tuple[str, dict[str, Any]]:
@@ -115,19 +98,8 @@ def expressed(path: Path, config: PvtConfig, name: str) -> tuple[str, dict[str, 
     """
     named = next((one for one in (name, name_of(config)) if one in PvtConfig.registered), "pvt_v2_b2")
     registered = PvtConfig.of(get(named))
-    problems = [
-        f"{field} is {getattr(config, field)!r}, not {getattr(registered, field)!r}"
-        for field in ("act", "norm_eps", "embed_norm_eps")
-        if getattr(config, field) != getattr(registered, field)
-    ]
-    if problems:
-        hint = "; --numerics timm takes its own"
-        raise CheckpointError(f"{path}: timm has no arguments for this config: {', '.join(problems)}{hint}")
-    arguments: dict[str, Any] = {
-        theirs: getattr(config, ours)
-        for theirs, ours in _ARGUMENTS.items()
-        if ours != "num_classes" and getattr(config, ours) != getattr(registered, ours)
-    }
+    check_same(path, config, registered, config.numerics)
+    arguments = changed(config, registered, _ARGUMENTS)
     widths = (config.embed_dims, config.mlp_dims)
     if widths != (registered.embed_dims, registered.mlp_dims):
         # Half a unit more where it isn't whole, so that timm's int(dim * ratio) can't round down.

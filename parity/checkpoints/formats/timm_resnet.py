@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...configs import Preprocessing, close_match, get, replace
+from ...configs import Preprocessing, get, name_of, replace
 from ...configs.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from ...configs.resnet import ResNetConfig
-from ..accounting import CheckpointError
 from ..assumed import Given
 from ..shapes import Shape
 from .foreign import depth_of, expect_family, made, shape_of
 from .settled import images_of
+from .timm_constructors import changed, check_same, fields_of, input_size
 
 FAMILY = ResNetConfig
 CLASSIFIER = "fc"
@@ -27,7 +27,7 @@ FIXED_SIZE = False
 # What changes no output, and what isn't another model at this value.
 _WITHOUT_EFFECT = ("drop_rate", "drop_path_rate", "drop_block_rate", "zero_init_last", "device", "dtype")
 _ONLY = {"global_pool": "avg", "output_stride": 32, "stem_type": "", "avg_down": False, "cardinality": 1}
-_KNOWN = ("in_chans", "num_classes", "layers", "channels")
+_ARGUMENTS = {"in_chans": "in_chans", "num_classes": "num_classes", "layers": "depths"}
 # What timm evaluates most of them with; torchvision's second weights are resized to 232 and cropped to 224.
 _IMAGES = Preprocessing(mean=IMAGENET_MEAN, std=IMAGENET_STD, interpolation="bicubic", crop_pct=0.95)
 
@@ -92,30 +92,15 @@ def config_of(data: Mapping[str, Any], architecture: str) -> ResNetConfig:
         ValueError: An argument that isn't known, or a value that can't be had here.
     """
     config = ResNetConfig.of(get(architecture))
-    arguments = dict(data.get("model_args") or {})
-    fields: dict[str, Any] = {name: arguments[name] for name in ("in_chans", "num_classes") if name in arguments}
-    for key, value in arguments.items():
-        if key in _ONLY and value != _ONLY[key]:
-            raise ValueError(f"model_args.{key}: got {value!r}, expected {_ONLY[key]!r}")
-        if key not in (*_ONLY, *_KNOWN, *_WITHOUT_EFFECT):
-            known = (*_KNOWN, *_ONLY)
-            raise ValueError(
-                f"model_args.{key}: not supported{close_match(key, known)}; expected some of {', '.join(known)}"
-            )
-    if "layers" in arguments:
-        fields["depths"] = tuple(arguments["layers"])
+    fields = fields_of(data, named=_ARGUMENTS, only=_ONLY, others=("channels",), without_effect=_WITHOUT_EFFECT)
+    arguments = data.get("model_args") or {}
     if "channels" in arguments:
         widths = list(arguments["channels"])
         expected = [widths[0] * 2**stage for stage in range(len(widths))]
         if widths != expected:
             raise ValueError(f"model_args.channels: got {widths}, expected {expected}, each twice the one before")
         fields["width"] = widths[0]
-    if (classes := data.get("num_classes")) is not None:
-        fields["num_classes"] = classes
-    size = (data.get("pretrained_cfg") or {}).get("input_size")
-    if size is not None:
-        fields["image_size"] = tuple(size[1:])
-    return replace(config, **fields)
+    return replace(config, **fields, **input_size(data))
 
 
 def expressed(path: Path, config: ResNetConfig, name: str) -> tuple[str, dict[str, Any]]:
@@ -124,15 +109,11 @@ def expressed(path: Path, config: ResNetConfig, name: str) -> tuple[str, dict[st
     Raises:
         CheckpointError: timm has no arguments for it.
     """
-    if config.norm_eps != 1e-5 or config.width != 64:
-        field, expected = ("norm_eps", 1e-5) if config.norm_eps != 1e-5 else ("width", 64)  # of the stem, in every one
-        raise CheckpointError(
-            f"{path}: timm has no arguments for this config: {field} is {getattr(config, field)!r}, not {expected!r}"
-        )
-    same = [one for one in architectures() if ResNetConfig.of(get(one)).block == config.block]
-    named = next((one for one in (name, *same) if one in same and get(one).depths == config.depths), same[0])  # type: ignore[attr-defined]
-    registered = ResNetConfig.of(get(named))
-    arguments: dict[str, Any] = {} if config.in_chans == 3 else {"in_chans": config.in_chans}
+    same = [one for one in map(ResNetConfig.of, map(get, architectures())) if one.block == config.block]
+    registered = next((one for one in same if one.depths == config.depths), same[0])
+    # All of them have the same stem.
+    check_same(path, config, registered, ("norm_eps", "width"))
+    arguments = changed(config, registered, {"in_chans": "in_chans"})
     if config.depths != registered.depths:
         arguments |= dict(layers=config.depths, channels=config.inner_dims)
-    return named, arguments
+    return name_of(registered), arguments

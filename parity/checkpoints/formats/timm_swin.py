@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...configs import Preprocessing, close_match, get, name_of, replace
+from ...configs import Preprocessing, get, name_of, replace
 from ...configs.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from ...configs.swin import SwinConfig
-from ..accounting import CheckpointError
 from ..assumed import Given
 from ..shapes import Shape
 from . import swin_shapes
+from .swin_names import mlp_ratio
+from .timm_constructors import changed, check_same, fields_of
 
 FAMILY = SwinConfig
 CLASSIFIER = "head.fc"
@@ -45,6 +46,7 @@ _IMAGES = (
     Preprocessing(mean=IMAGENET_MEAN, std=IMAGENET_STD, interpolation="bicubic", crop_pct=0.9),
     "that of most of timm's Swins",
 )
+_OTHERS = ("mlp_ratio", "window_size", "act_layer")
 _ONLY = {"global_pool": "avg", "always_partition": False, "qkv_bias": True, "head_dim": None, "norm_layer": None}
 
 
@@ -91,20 +93,8 @@ def config_of(data: Mapping[str, Any], architecture: str) -> SwinConfig:
         ValueError: An argument that isn't known, or a value that can't be had here.
     """
     config = SwinConfig.of(get(architecture))
-    arguments = dict(data.get("model_args") or {})
-    fields: dict[str, Any] = {}
-    for key, value in arguments.items():
-        value = tuple(value) if isinstance(value, list) else value
-        if key in _ARGUMENTS:
-            fields[_ARGUMENTS[key]] = value
-        elif key in _ONLY:
-            if value != _ONLY[key]:
-                raise ValueError(f"model_args.{key}: got {value!r}, expected {_ONLY[key]!r}")
-        elif key not in (*_WITHOUT_EFFECT, "mlp_ratio", "window_size", "act_layer"):
-            known = (*_ARGUMENTS, *_ONLY, "mlp_ratio", "window_size", "act_layer")
-            raise ValueError(
-                f"model_args.{key}: not supported{close_match(key, known)}; expected some of {', '.join(known)}"
-            )
+    arguments = data.get("model_args") or {}
+    fields = fields_of(data, named=_ARGUMENTS, only=_ONLY, others=_OTHERS, without_effect=_WITHOUT_EFFECT)
     if not any(fields.get("trained_windows", (1,))):
         fields["trained_windows"] = ()
     fields["act"] = arguments.get("act_layer") or config.act
@@ -116,8 +106,6 @@ def config_of(data: Mapping[str, Any], architecture: str) -> SwinConfig:
     stages = len(fields.get("depths", config.depths))
     if "window_size" in arguments:
         fields["window_sizes"] = _windows(arguments["window_size"], stages)
-    if (classes := data.get("num_classes")) is not None:
-        fields["num_classes"] = classes
     return replace(config, **fields)
 
 
@@ -142,19 +130,10 @@ def expressed(path: Path, config: SwinConfig, name: str) -> tuple[str, dict[str,
     registered = SwinConfig.of(get(named))
     named = named if registered.version == config.version else first
     registered = SwinConfig.of(get(named))
-    problems = [
-        f"{field} is {getattr(config, field)!r}, not {getattr(registered, field)!r}"
-        for field in ("window_fit", "shift_mask", "norm_eps", *(("act",) if config.version == 1 else ()))
-        if getattr(config, field) != getattr(registered, field)
-    ]
-    if problems:
-        hint = "; --numerics timm takes its own"
-        raise CheckpointError(f"{path}: timm has no arguments for this config: {', '.join(problems)}{hint}")
-    arguments: dict[str, Any] = {
-        theirs: getattr(config, ours)
-        for theirs, ours in _ARGUMENTS.items()
-        if ours != "num_classes" and getattr(config, ours) != getattr(registered, ours)
-    }
+    check_same(
+        path, config, registered, ("window_fit", "shift_mask", "norm_eps", *(("act",) if config.version == 1 else ()))
+    )
+    arguments = changed(config, registered, _ARGUMENTS)
     if "pretrained_window_sizes" in arguments and not config.trained_windows:
         arguments["pretrained_window_sizes"] = (0,) * config.num_stages
     if config.window_sizes != registered.window_sizes:
@@ -163,6 +142,5 @@ def expressed(path: Path, config: SwinConfig, name: str) -> tuple[str, dict[str,
     if config.act != registered.act:
         arguments["act_layer"] = config.act
     if config.mlp_dim * registered.embed_dim != registered.mlp_dim * config.embed_dim:
-        # Half a unit more in the last stage, so that timm's int(dim * ratio) can't round down in any.
-        arguments["mlp_ratio"] = (config.mlp_dim + 0.5**config.num_stages) / config.embed_dim
+        arguments["mlp_ratio"] = mlp_ratio(config)
     return named, arguments

@@ -66,7 +66,6 @@ def expressed(path: Path, config: SwinConfig, tensors: Mapping[str, np.ndarray])
         CheckpointError: A config that torchvision's Swin can't express; names the fields.
     """
     window, stages = config.window_sizes[0], config.num_stages
-    is_whole = config.mlp_dim % config.embed_dim == 0
     expected = _CODE | dict(in_chans=3, window_sizes=(window,) * stages, trained_windows=())
     swin_documents.check_expressed(config, expected, path=path, format="torchvision")
     if not config.num_classes:
@@ -88,8 +87,7 @@ def expressed(path: Path, config: SwinConfig, tensors: Mapping[str, np.ndarray])
         "depths": list(config.depths),
         "num_heads": list(config.num_heads),
         "window_size": [window, window],
-        # Half a unit more in the last stage, so that int(dim * ratio) can't round down in any.
-        "mlp_ratio": (config.mlp_dim + (0 if is_whole else 0.5**stages)) / config.embed_dim,
+        "mlp_ratio": swin_names.mlp_ratio(config),
         "num_classes": config.num_classes,
     }
     theirs = Theirs(fill(swin_names.torchvision(), config, source=str(path)), tensors, added=added)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from ....configs import Config, VitConfig, close_match, replace
 from ...shapes import Shape
 from ..settled import ANY_PREPROCESSING
+from ..staged import prefixed
 from ..translate import Entry, Unused
 
 Json = Mapping[str, Any]
@@ -227,7 +228,7 @@ class Architecture:
         return head | ({"vision_config": tower} if self.nested else tower)
 
     def _named(self, table: tuple[Entry, ...]) -> tuple[Entry, ...]:
-        return self.head + tuple(replace(entry, theirs=_prefixed(entry.theirs, self.prefix)) for entry in table)
+        return self.head + tuple(replace(entry, theirs=prefixed(entry.theirs, self.prefix)) for entry in table)
 
     def _tower(self, data: Json) -> Json:
         if not self.nested and "vision_config" not in data:
@@ -260,7 +261,7 @@ def default_labels(number: int) -> list[str]:
 
 def blocks(layer: str, names: Mapping[str, str | tuple[str, ...]]) -> tuple[Entry, ...]:
     """Entries of all blocks: theirs by ours, after `blocks.{i}.` here and after `layer` there."""
-    return tuple(Entry(f"blocks.{{i}}.{ours}", _prefixed(theirs, f"{layer}.")) for ours, theirs in names.items())
+    return tuple(Entry(f"blocks.{{i}}.{ours}", prefixed(theirs, f"{layer}.")) for ours, theirs in names.items())
 
 
 def attention(query: str, key: str, value: str, output: str) -> dict[str, str | tuple[str, ...]]:
@@ -274,10 +275,6 @@ def attention(query: str, key: str, value: str, output: str) -> dict[str, str | 
         "attn.v_proj": value,
         "attn.proj": output,
     }
-
-
-def _prefixed(names: str | tuple[str, ...], prefix: str) -> str | tuple[str, ...]:
-    return prefix + names if isinstance(names, str) else tuple(prefix + name for name in names)
 
 
 def _sides(name: str, value: Any, *, square: bool) -> tuple[int, int]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from ....configs.swin import SwinConfig
-from ..swin_names import UNUSED, transformers
+from ..swin_names import UNUSED, mlp_ratio, transformers
 from ..swin_shapes import infer
 from ..translate import Entry, Unused
 from .architecture import ACTIVATIONS, Architecture, Json, Setting
@@ -40,12 +40,10 @@ def _read_second(tower: Json, data: Json) -> dict[str, Any]:
 
 
 def _write(config: SwinConfig) -> dict[str, Any]:
-    is_whole = config.mlp_dim % config.embed_dim == 0
     return {
         "depths": list(config.depths),
         "num_heads": list(config.num_heads),
-        # Half a unit more in the last stage, so that int(dim * ratio) can't round down in any.
-        "mlp_ratio": (config.mlp_dim + (0 if is_whole else 0.5**config.num_stages)) / config.embed_dim,
+        "mlp_ratio": mlp_ratio(config),
         "window_size": config.window_sizes[0],
         "hidden_size": config.dims[-1],
     }
