@@ -71,6 +71,8 @@ TABLE: dict[str, tuple[str, tuple[Any, ...], dict[str, Any], tuple[Any, ...], di
     "Dropout": ("drop.Dropout", (0.3,), {}, (x,), dict(key=3)),
     "DropPath": ("drop.DropPath", (), {}, (x,), dict(keep_rate=0.5, key=3)),
     "StemBlock": ("stem.StemBlock", (3, 5), dict(kernel_size=3, act="silu"), (IMAGES,), {}),
+    "ConvNormAct": ("conv_norm.ConvNormAct", (3, 5), dict(kernel_size=3, stride=2, act="relu"), (IMAGES,), {}),
+    "ConvNormAct, depthwise": ("conv_norm.ConvNormAct", (6, 6), dict(kernel_size=3, groups=6), ((2, 4, 7, 6),), {}),
     "PatchEmbed": ("patch_embed.PatchEmbed", (3, D, (2, 3)), dict(norm=LN), (IMAGES,), {}),
     "StemPatchEmbed": ("patch_embed.StemPatchEmbed", (3, D, 4), dict(stem=STEM), (IMAGES,), {}),
     "Mlp": ("mlp.Mlp", (D, HIDDEN), {}, (x,), {}),
