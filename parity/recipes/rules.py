@@ -11,7 +11,9 @@ from .recipe import Optimizer, Recipe
 # How the share of new parameters in their average falls in timm's warm-up.
 AVERAGE_POWER = -2 / 3
 # Layers whose results are logits, by their first name.
-HEADS = ("head", "head_dist")
+HEADS = ("head", "head_dist", "fc")
+# Networks that make positions of distances, as in Swin V2: small ones, whose sums are over few pairs.
+POSITIONS = "cpb_mlp"
 # What each optimiser remembers of a tensor, in optax's words.
 MOMENTS: dict[str, tuple[str, ...]] = {"adamw": ("mu", "nu"), "sgd": ("trace",)}
 
@@ -34,13 +36,15 @@ def is_cast(name: str, shape: Sequence[int]) -> bool:
 
     Cast are the factors of matrix products, the kernels of linear layers and convolutions. Norms, biases, LayerScale,
     tokens and positions are added or multiplied in float32, as under PyTorch's autocast, so that their gradients are
-    float32 sums over batch and tokens; and so is the head's product, as in big_vision, so that logits are float32.
+    float32 sums over batch and tokens; and so is the head's product, as in big_vision, so that logits are float32, and
+    the networks that make positions.
 
     Args:
         name: Canonical, such as `blocks.0.attn.qkv.weight`.
         shape: Its shape, in the canonical or in the Flax layout.
     """
-    return name.endswith(".weight") and len(shape) > 1 and name.split(".")[0] not in HEADS
+    path = name.split(".")
+    return path[-1] == "weight" and len(shape) > 1 and path[0] not in HEADS and POSITIONS not in path
 
 
 def learning_rate_scale(name: str, config: Config, layer_decay: float) -> float:
