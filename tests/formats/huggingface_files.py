@@ -32,6 +32,8 @@ def settings(kind: Architecture) -> dict[str, Any]:
         tower = dict(
             hidden_sizes=[8, 12], depths=[2, 1], num_attention_heads=[1, 2], mlp_ratios=[3, 2], sr_ratios=[2, 1]
         )
+    if kind.model_type == "resnet":
+        tower = dict(embedding_size=4, hidden_sizes=[16, 32], depths=[2, 1])
     if "use_swiglu_ffn" in kind.expected:
         tower |= dict(kind.expected)
     data = {"architectures": [kind.name], "model_type": kind.model_type}

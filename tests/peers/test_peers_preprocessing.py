@@ -186,6 +186,10 @@ PUBLISHED = {
         {"size": {"shortest_edge": 256}, "crop_size": {"height": 224, "width": 224}}
         | {"image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD},
     ),
+    "resnet-50": (
+        "ConvNext",
+        {"size": {"shortest_edge": 224}, "crop_pct": 0.875, "image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD},
+    ),
     "odd crop": ("CLIP", {"size": {"shortest_edge": 257}, "crop_size": {"height": 224, "width": 224}}),
     "oblong": ("Siglip", {"size": {"height": 224, "width": 160}, "resample": 2}),
     "-1 to 1": ("ViT", {"rescale_factor": 1 / 127.5, "image_mean": [1, 1, 1], "image_std": [1, 1, 1]}),

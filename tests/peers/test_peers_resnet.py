@@ -9,15 +9,17 @@ import pytest
 import timm
 import torch
 import torchvision
+import transformers
 from flax import nnx
 from test_peers_swin import outputs_of
+from test_peers_swin_files import drawn
 
 import vit_jax
 import vit_jax.state_dict
 import vit_torch
 import vit_torch.state_dict
 from parity import configs
-from parity.checkpoints import convert, parameter_shapes
+from parity.checkpoints import CheckpointError, convert, open_checkpoint, parameter_shapes
 from parity.checks.parameters import random_images, random_parameters
 from parity.compare import compare
 from parity.configs.resnet import ResNetConfig
@@ -113,3 +115,40 @@ def test_files_of_torchvision_and_timm(name, tmp_path):
         expected = {"logits": theirs(images).numpy()}
         for other in (peer, twin):
             assert compare({"logits": other(images).numpy()}, expected).worst.relative_l2 <= FORWARD["float32"].limit
+
+
+@pytest.mark.parametrize("kind", ["basic", "bottleneck"])
+@pytest.mark.parametrize("name", ["ResNetForImageClassification", "ResNetModel"])
+def test_files_of_transformers(name, kind, tmp_path):
+    """What transformers saves is read, with `config.json` and without, gives the same, and comes back."""
+    first = 12 if kind == "basic" else 48
+    sizes = dict(embedding_size=12, hidden_sizes=[first, 2 * first, 4 * first], depths=[2, 1, 2], layer_type=kind)
+    theirs = drawn(getattr(transformers, name)(transformers.ResNetConfig(num_labels=3, **sizes))).double()
+    theirs.save_pretrained(tmp_path / "theirs")
+    torch.save(theirs.state_dict(), tmp_path / "alone.pth")
+    checkpoint = open_checkpoint(tmp_path / "theirs")
+    tensors = dict(checkpoint.tensors)
+    alone = open_checkpoint(tmp_path / "alone.pth", model=checkpoint.config)
+    assert alone.config == checkpoint.config
+    assert all(np.array_equal(alone.tensors[key], value) for key, value in tensors.items())
+    convert(tmp_path / "theirs", tmp_path / "ours")
+    convert(tmp_path / "ours", tmp_path / "back", to="huggingface")
+    again, report = type(theirs).from_pretrained(tmp_path / "back", output_loading_info=True, dtype=torch.float64)
+    assert not any(report[part] for part in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    images = random_images(checkpoint.config, batch_size=2)[:, :67, :58]
+    given = torch.from_numpy(images.transpose(0, 3, 1, 2))
+    with torch.no_grad():
+        for model in (theirs.eval(), again.eval()):
+            found = model(given)
+            logits = "logits" in found
+            expected = found.logits if logits else found.last_hidden_state.permute(0, 2, 3, 1)
+            for outputs in outputs_of(checkpoint.config, tensors, images):
+                twin = outputs["logits" if logits else "forward_features"]
+                assert compare({"outputs": twin}, {"outputs": expected.numpy()}).worst.relative_l2 <= PEERS.limit
+
+
+def test_strides_of_the_first_paper_are_refused(tmp_path):
+    theirs = transformers.ResNetModel(transformers.ResNetConfig(depths=[1, 1, 1, 1], downsample_in_bottleneck=True))
+    theirs.save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="downsample_in_bottleneck: got True, expected False"):
+        open_checkpoint(tmp_path)

@@ -13,6 +13,7 @@ from typing import Any
 from ...configs import Config, VitConfig, close_match, get, names, replace
 from ...configs.pvt import PvtConfig
 from ...configs.registry import FAMILIES
+from ...configs.resnet import ResNetConfig
 from ...configs.swin import SwinConfig
 
 # What projects choose for themselves, while everything else is in the weights.
@@ -105,6 +106,7 @@ TABLE = (
     Numerics("huggingface", "Swin", _first, dict(window_fit="shrink_both", shift_mask=-100.0), SwinConfig),
     Numerics("huggingface", "Swin V2", _second, dict(window_fit="shrink_height", shift_mask=-200.0), SwinConfig),
     Numerics("huggingface", "PVT v2", _any, dict(norm_eps=1e-6, embed_norm_eps=1e-6), PvtConfig),
+    Numerics("huggingface", "ResNet", _any, dict(norm_eps=1e-5), ResNetConfig),
     Numerics("torchvision", "Swin", _any, dict(window_fit="pad", shift_mask=-100.0, norm_eps=1e-5), SwinConfig),
     Numerics(
         "microsoft",

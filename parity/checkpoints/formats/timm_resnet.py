@@ -15,14 +15,14 @@ from ...configs.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from ...configs.resnet import ResNetConfig
 from ..assumed import Given
 from ..shapes import Shape
-from .foreign import depth_of, expect_family, made, shape_of
-from .settled import images_of
+from . import resnet_shapes
 from .timm_constructors import changed, check_same, fields_of, input_size
 
 FAMILY = ResNetConfig
 CLASSIFIER = "fc"
 # Whether a model takes images of one size alone.
 FIXED_SIZE = False
+is_kind = resnet_shapes.is_resnet
 
 # What changes no output, and what isn't another model at this value.
 _WITHOUT_EFFECT = ("drop_rate", "drop_path_rate", "drop_block_rate", "zero_init_last", "device", "dtype")
@@ -30,11 +30,6 @@ _ONLY = {"global_pool": "avg", "output_stride": 32, "stem_type": "", "avg_down":
 _ARGUMENTS = {"in_chans": "in_chans", "num_classes": "num_classes", "layers": "depths"}
 # What timm evaluates most of them with; torchvision's second weights are resized to 232 and cropped to 224.
 _IMAGES = Preprocessing(mean=IMAGENET_MEAN, std=IMAGENET_STD, interpolation="bicubic", crop_pct=0.95)
-
-
-def is_kind(names: Mapping[str, Any]) -> bool:
-    """Whether canonical names are those of a ResNet."""
-    return "layer1.0.conv1.weight" in names
 
 
 def architectures() -> list[str]:
@@ -53,32 +48,9 @@ def width(config: ResNetConfig) -> int:
 
 
 def infer(shapes: Mapping[str, Shape], given: Given, path: Path) -> ResNetConfig:
-    """The config of a file of tensors alone, which shows all of it but numerics, image size and preprocessing.
-
-    Raises:
-        CheckpointError: Shapes that make no model, or a contradiction.
-    """
-    expect_family(given, ResNetConfig, path=path, what="a ResNet")
-
-    def size(name: str, axes: int) -> Shape:
-        return shape_of(shapes, name, axes, path=path)
-
-    stages = range(1, depth_of(shapes, r"layer(\d+)\.") + 1)
-    channels = size("conv1.weight", 4)[1]
-    classes = size("fc.weight", 2)[0] if "fc.weight" in shapes else 0
-    why = "nothing in the model depends on it, and 224 is usual"
-    eps = "PyTorch's default, as of every published one"
-    fields: dict[str, Any] = dict(
-        in_chans=channels,
-        num_classes=given.settle("num_classes", shown=classes, path=path),
-        block="bottleneck" if "layer1.0.conv3.weight" in shapes else "basic",
-        depths=tuple(depth_of(shapes, rf"layer{stage}\.(\d+)\.") for stage in stages),
-        width=size("conv1.weight", 4)[0],
-        norm_eps=given.settle("norm_eps", usual=1e-5, why=eps, path=path),
-        image_size=given.settle("image_size", usual=(224, 224), why=why, path=path),
-        preprocessing=images_of(given, channels, usual=_IMAGES, why="that of most of timm's ResNets"),
-    )
-    return made(path, ResNetConfig, fields)
+    """The config of a file of tensors alone; errors as of `resnet_shapes.infer`."""
+    why = "that of most of timm's ResNets"
+    return resnet_shapes.infer(shapes, given, path=path, known={}, usual=lambda _: (_IMAGES, why))
 
 
 def config_of(data: Mapping[str, Any], architecture: str) -> ResNetConfig:

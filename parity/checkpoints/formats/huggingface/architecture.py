@@ -171,12 +171,18 @@ class Architecture:
     @property
     def entries(self) -> tuple[Entry, ...]:
         """All names as they are written."""
-        return self._named(self.table)
+        return self.head + self._prefixed(self.table)
 
     @property
     def spellings(self) -> tuple[tuple[Entry, ...], ...]:
         """All names that files have: as they are written, and as they are in memory."""
-        return (self.entries, self._named(self.memory + self.table)) if self.memory else (self.entries,)
+        found = (self.table, self.memory + self.table) if self.memory else (self.table,)
+        return tuple(self.read_head + self._prefixed(table) for table in found)
+
+    @property
+    def read_head(self) -> tuple[Entry, ...]:
+        """The names beside the encoder as `Weights` has them, without the number of a layer that is in a sequence."""
+        return tuple(replace(entry, theirs=str(entry.theirs).removesuffix(".1")) for entry in self.head)
 
     def config(self, data: Json) -> Config:
         """Our config, but for the preprocessing.
@@ -227,8 +233,8 @@ class Architecture:
         head = {"architectures": [self.name], "model_type": self.model_type}
         return head | ({"vision_config": tower} if self.nested else tower)
 
-    def _named(self, table: tuple[Entry, ...]) -> tuple[Entry, ...]:
-        return self.head + tuple(replace(entry, theirs=prefixed(entry.theirs, self.prefix)) for entry in table)
+    def _prefixed(self, table: tuple[Entry, ...]) -> tuple[Entry, ...]:
+        return tuple(replace(entry, theirs=prefixed(entry.theirs, self.prefix)) for entry in table)
 
     def _tower(self, data: Json) -> Json:
         if not self.nested and "vision_config" not in data:

@@ -10,9 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ....configs import Config, Preprocessing, VitConfig, replace
-from ....configs.pvt import PvtConfig
 from ....configs.sincos import sincos2d
-from ....configs.swin import SwinConfig
 from ...accounting import CheckpointError
 from ...assumed import Given
 from ...checkpoint import Checkpoint
@@ -30,7 +28,7 @@ from .architecture import Architecture, Json, default_labels, labels_of
 from .flax import as_torch
 from .image_processor import PROCESSORS, ImageProcessor, from_huggingface, to_huggingface
 from .lone import implied, settled_pooling, with_asked, with_class, with_classes
-from .registry import architecture_of, choose
+from .registry import ARCHITECTURES, architecture_of, choose
 
 PREPROCESSOR = "preprocessor_config.json"
 PROCESSOR = "processor_config.json"
@@ -45,7 +43,7 @@ def is_huggingface(path: Path) -> bool:
 
 
 # The families that have names here.
-HOLDS: tuple[type[Config], ...] = (VitConfig, SwinConfig, PvtConfig)
+HOLDS: tuple[type[Config], ...] = tuple(dict.fromkeys(kind.family for kind in ARCHITECTURES))
 TARGET = Directory(
     documents=(CONFIG, PREPROCESSOR), is_ours=lambda path: is_huggingface(path) and is_by_us(path / CONFIG)
 )
@@ -146,7 +144,11 @@ def write(
         architecture.prefix + name: np.full(shape, value, dtype)
         for name, (shape, value) in architecture.added(config).items()
     }
-    theirs = Theirs(fill(architecture.entries, config, source=str(path)), tensors, added=added)
+    filled = fill(architecture.entries, config, source=str(path))
+    # PyTorch's BatchNorm counts batches, and transformers warns of weights that it makes anew.
+    norms = [name.removesuffix("running_mean") for entry in filled for name in entry.theirs if "running_mean" in name]
+    added |= {f"{norm}num_batches_tracked": np.zeros((), np.int64) for norm in norms}
+    theirs = Theirs(filled, tensors, added=added)
     images = _checked(path, lambda: _processor_data(config, architecture, source))
     write_directory(path, TARGET, theirs, {CONFIG: data | WRITTEN_BY, PREPROCESSOR: images})
 

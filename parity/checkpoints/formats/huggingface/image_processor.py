@@ -58,6 +58,9 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "Siglip2": _defaults(_BILINEAR, HALF, HALF, patch_size=16, max_num_patches=256),
     "Pvt": _defaults(_BICUBIC, IMAGENET_MEAN, IMAGENET_STD),
     "Segformer": _defaults(_BILINEAR, IMAGENET_MEAN, IMAGENET_STD, size={"height": 512, "width": 512}),
+    "ConvNext": _defaults(
+        _BICUBIC, HALF, HALF, size={"shortest_edge": 384}, default_to_square=False, crop_pct=224 / 256
+    ),
     "DINOv3ViT": _defaults(_BILINEAR, IMAGENET_MEAN, IMAGENET_STD),
 }
 
@@ -83,6 +86,7 @@ PROCESSORS: dict[str, str] = {
     "swinv2": "ViT",
     "pvt_v2": "Pvt",
     "segformer": "Segformer",
+    "resnet": "ConvNext",
 }
 
 
@@ -122,6 +126,8 @@ def _read(data: Mapping[str, Any], model_type: str | None) -> ImageProcessor:
         raise ValueError("do_resize: got false, expected true: images of one size")
     if processor == "Siglip2":
         settings["size"] = math.isqrt(settings["max_num_patches"]) * settings["patch_size"]
+    if processor == "ConvNext":
+        settings |= _of_convnext(settings)
     size = _size(settings["size"], square=settings["default_to_square"])
     mode: CropMode = "center" if set(size) == {"shortest_edge"} else "squash"
     resized = (size["shortest_edge"], size["shortest_edge"]) if mode == "center" else _pair("size", size)
@@ -180,7 +186,7 @@ def to_huggingface(
             "do_center_crop": preprocessing.crop_mode == "center" or resized != image_size,
             "crop_size": {"height": image_size[0], "width": image_size[1]},
         }
-    if processor == "Segformer" and others["do_center_crop"]:  # which that class doesn't do
+    if processor == "ConvNext" or (processor == "Segformer" and others["do_center_crop"]):  # which have no crop to say
         processor = "ViT"
     return {
         "image_processor_type": f"{processor}ImageProcessor",
@@ -193,6 +199,18 @@ def to_huggingface(
         "image_mean": list(preprocessing.mean),
         "image_std": list(preprocessing.std),
     }
+
+
+def _of_convnext(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Images below 384 pixels are cut out of the middle of larger ones, others squashed."""
+    size = _size(settings["size"], square=False)
+    if set(size) != {"shortest_edge"}:
+        raise ValueError(f"size: got {size}, expected shortest_edge")
+    side = size["shortest_edge"]
+    square = {"height": side, "width": side}
+    if side >= 384:
+        return {"size": square, "do_center_crop": False}
+    return {"size": {"shortest_edge": int(side / settings["crop_pct"])}, "do_center_crop": True, "crop_size": square}
 
 
 def _processor(data: Mapping[str, Any], model_type: str | None) -> str:

@@ -49,6 +49,7 @@ _HIERARCHIES = {
     r"(?:encoder\.patch_embeddings\.0|stages\.0\.patch_embeddings)\.proj\.weight": "Segformer",
     r"encoder\.layers\.0\.blocks\.0\..*\.logit_scale": "Swinv2",
     r"encoder\.layers\.0\.blocks\.0\..*": "Swin",
+    r"embedder\.embedder\.convolution\.weight": "ResNet",
 }
 _TOWERS = ("CLIP", "Siglip", "Siglip2")
 
@@ -108,7 +109,7 @@ def _inferred(kind: Architecture, weights: Weights, given: Given, path: Path) ->
     """The same of a family whose sizes its canonical names show."""
     assert kind.infer is not None
     bare = {name.removeprefix(kind.base): shape for name, shape in weights.shapes.items()}
-    found = [canonical_shapes((*table, *kind.head), bare) for table in (kind.table, kind.memory)]
+    found = [canonical_shapes((*table, *kind.read_head), bare) for table in (kind.table, kind.memory)]
     usual = (from_huggingface({}, model_type=kind.model_type).preprocessing, "")  # of which the reader speaks
     config = kind.infer(max(found, key=len), given, path=path, known={**kind.fixed, **kind.code}, usual=lambda _: usual)
     return kind.data(config) | {"num_labels": config.num_classes, "num_channels": config.in_chans}
@@ -198,7 +199,8 @@ def _file(weights: Weights, path: Path) -> _File:
 
 def _classes(architecture: Architecture, shapes: Mapping[str, Shape]) -> int:
     """Rows of the head; none without one."""
-    entry = next(entry for entry in architecture.head if entry.ours in ("head", "head.fc"))
+    heads = architecture.family.heads
+    entry = next(entry for entry in architecture.read_head if entry.ours.removesuffix(".fc") in heads)
     shape = shapes.get(f"{entry.theirs}.weight", (0,))
     return shape[0] if shape else 0
 
