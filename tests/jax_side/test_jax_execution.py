@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from flax import nnx
 from parity import configs
 from parity.compare import compare
 from parity.configs import Execution
-from parity.tolerances import FORWARD
+from parity.tolerances import FORWARD, GRADIENTS
 from vit_jax import random
 from vit_jax.models import Model
 
@@ -102,6 +103,31 @@ def test_the_scanned_program_does_not_grow_with_depth(make_model, make_images):
         return str(jax.make_jaxpr(lambda state: nnx.merge(graphdef, state)(images))(state)).count("dot_general")
 
     assert dots(2) == dots(3) == dots(9)
+
+
+def swin(depth: int, **fields: Any) -> configs.Config:
+    """Windows move in every second block of its last stage."""
+    sizes: dict[str, Any] = dict(embed_dim=12, mlp_dim=20, num_heads=(2, 3), window_sizes=(3, 3), image_size=(28, 36))
+    return configs.get("swin_tiny_patch4_window7_224", depths=(2, depth), num_classes=7, **sizes, **fields)
+
+
+@pytest.mark.sweep
+def test_pairs_are_scanned_where_every_second_block_is_alike(make_model, make_images):
+    """With an odd number of blocks, so that one is left over; gradients and masks are those of single blocks."""
+    model = make_model(swin(5, drop_path_rate=0.3))
+    model.train()
+    images, key = make_images(model), random.key(3)
+    expected = outputs(with_execution(model, Execution()), images, key)
+    found = outputs(with_execution(model, CHOICES["scan and remat"]), images, key)
+    assert compare(found, expected).ok(GRADIENTS["float32"].limit)
+
+
+def test_the_scanned_program_of_pairs_does_not_grow_with_depth(make_model, make_images):
+    def dots(depth: int) -> int:
+        model = make_model(swin(depth), execution=Execution(scan=True))
+        return str(jax.make_jaxpr(model)(make_images(model))).count("dot_general")
+
+    assert dots(4) == dots(12) < dots(5) == dots(9)
 
 
 @pytest.mark.parametrize("name", SMALL)

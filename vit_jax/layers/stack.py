@@ -1,12 +1,14 @@
-"""Running a stack of blocks: one by one, or scanned where neighbours are alike. Twin: `vit_torch/layers/stack.py`.
+"""Running a stack of blocks: one by one, or scanned where neighbours or pairs of them are alike.
+
+Twin: `vit_torch/layers/stack.py`.
 
 Blocks are stored one by one in either case, so parameters have the same names and checkpoints are the same files.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -68,16 +70,17 @@ def run_blocks(
     shared = {"rotation": None if isinstance(rotation, list) else rotation, "bias": bias}
     shared |= {} if mask is None else {"mask": mask}
     parts = [(*nnx.split(block), *rest, block) for block, *rest in zip(blocks, keys, rates, own, strict=True)]
-    for _, group in itertools.groupby(parts, key=_kind if execution.scan else id):
-        graphdefs, *inputs, owners = zip(*group, strict=True)
-        members = list(zip(*inputs, strict=True))
-        run = _body(graphdefs[0], shared, execution, collect=collect, scanned=len(members) > 1)
-        if len(members) > 1:
-            x, (stacked, changes) = jax.lax.scan(run, x, jax.tree.map(lambda *leaves: stack_layers(leaves), *members))
+    kinds = [_kind(part) if execution.scan else (id(part),) for part in parts]
+    for start, stop, period in _groups(kinds):
+        graphdefs, *inputs, owners = zip(*parts[start:stop], strict=True)
+        members, scanned = list(zip(*inputs, strict=True)), stop - start > 1
+        runs = [_body(each, shared, execution, collect=collect, scanned=scanned) for each in graphdefs[:period]]
+        if scanned:
+            x, (stacked, changes) = _scan(runs, x, jax.tree.map(lambda *leaves: stack_layers(leaves), *members))
             outputs += list(stacked) if collect else []
             changes = _by_layer(changes, len(members))
         else:
-            x, (output, *changes) = run(x, members[0])
+            x, (output, *changes) = runs[0](x, members[0])
             outputs += [output] if collect else []
         for block, changed in zip(owners, changes, strict=True):
             if changed:
@@ -98,6 +101,46 @@ def _kind(part: Any) -> Any:
     """Equal for blocks that can be scanned together."""
     graphdef, state, *_ = part
     return graphdef, [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(state)]
+
+
+def _groups(kinds: Sequence[Any]) -> Iterator[tuple[int, int, int]]:
+    """Neighbours that are run together: the first, the one behind the last, and after how many they are alike again.
+
+    Windows move in every second block of a Swin: two blocks are then what is repeated.
+    """
+    start = 0
+    while start < len(kinds):
+        stops = {period: _stop(kinds, start, period) for period in (1, 2)}
+        period = max(stops, key=lambda period: stops[period])
+        yield start, stops[period], period
+        start = stops[period]
+
+
+def _stop(kinds: Sequence[Any], start: int, period: int) -> int:
+    """Where what is repeated from some block on ends; that block alone is repeated once."""
+    stop, first = start + period, kinds[start : start + period]
+    while kinds[stop : stop + period] == first:
+        stop += period
+    # Two that are not alike are no repetition, and arrays of other shapes can't be stacked.
+    is_repeated = stop > start + period and all(kind[1:] == first[0][1:] for kind in first)
+    return stop if period == 1 or is_repeated else start + 1
+
+
+def _scan(runs: Sequence[Callable], x: Tokens, stack: Any) -> tuple[Tokens, Any]:
+    """Runs blocks in turn, again and again, over arrays with an axis of layers; what they collect has it, too."""
+    period = len(runs)
+    if period == 1:
+        return jax.lax.scan(runs[0], x, stack)
+
+    def in_turn(x: Tokens, inputs: Any) -> tuple[Tokens, Any]:
+        found = []
+        for index, run in enumerate(runs):
+            x, collected = run(x, jax.tree.map(operator.itemgetter(index), inputs))
+            found.append(collected)
+        return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *found)
+
+    x, found = jax.lax.scan(in_turn, x, jax.tree.map(lambda leaf: leaf.reshape(-1, period, *leaf.shape[1:]), stack))
+    return x, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), found)
 
 
 def _body(
