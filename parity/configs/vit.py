@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from .base import ModelConfig
 from .eva import EVA_AND_BEIT
 from .fields import as_pair, check_fields
+from .hybrid import HYBRID
 from .models import VIT
 from .preprocessing import Preprocessing
 from .rope import Rope, frequencies, mixed_frequencies
-from .stem import Stem, StemConv, as_stem_convs
+from .stem import StdEps, Stem, StemConv, as_stem_convs
 from .vit_checks import check_numbers, check_shapes
 
 if TYPE_CHECKING:
@@ -50,10 +51,14 @@ class VitConfig(ModelConfig):
         image_size: Height and width in pixels; an integer means a square.
         patch_size: Height and width in pixels; divides `image_size`.
         stem: What embeds patches: one convolution over each (`patch`), several convolutions with BatchNorm and ReLU
-            (`conv`: torchvision's), or with BatchNorm and GELU (`hmlp`: DeiT III's, whose patches are 16 x 16).
+            (`conv`: torchvision's), or with BatchNorm and GELU (`hmlp`: DeiT III's; `mci`: MobileCLIP's, both with
+            patches of 16 x 16), or BiT's ResNet and one convolution over its map (`bit`).
         stem_convs: Channels, kernel and stride of each convolution of `conv`, before one of 1 x 1 to `embed_dim`; their
             strides multiply to `patch_size`.
-        stem_norm_eps: Epsilon of its BatchNorm.
+        stem_depths: Blocks of each stage of `bit`; none for its first convolution alone.
+        stem_norm_eps: Epsilon of its BatchNorm, or of the GroupNorm of `bit`.
+        stem_conv_eps: Epsilon of the standardised kernels of `bit`.
+        stem_conv_std: Whether that is added to the variance of a kernel (timm) or to its root (Google's code).
         drop_partial_patches: Accept an `image_size` that `patch_size` doesn't divide and ignore the pixels right and
             below of the last whole patch (SigLIP So400m/14 at 384).
         dynamic_image_size: Take images of any whole number of patches; positions are resized as they run.
@@ -117,8 +122,11 @@ class VitConfig(ModelConfig):
         preprocessing: How images become inputs.
     """
 
-    registered: ClassVar[Mapping[str, Mapping[str, Any]]] = VIT | EVA_AND_BEIT
-    numerics: ClassVar[tuple[str, ...]] = ("act", "norm_eps", "pos_embed_resize", "patch_resize", "rel_pos_resize")
+    registered: ClassVar[Mapping[str, Mapping[str, Any]]] = VIT | EVA_AND_BEIT | HYBRID
+    numerics: ClassVar[tuple[str, ...]] = (
+        *("act", "norm_eps", "pos_embed_resize", "patch_resize", "rel_pos_resize"),
+        *("stem_norm_eps", "stem_conv_eps", "stem_conv_std"),
+    )
     heads: ClassVar[tuple[str, ...]] = ("head", "head_dist")
     embeddings: ClassVar[tuple[str, ...]] = ("patch_embed",)
 
@@ -126,7 +134,10 @@ class VitConfig(ModelConfig):
     patch_size: tuple[int, int] = (16, 16)
     stem: Stem = "patch"
     stem_convs: tuple[StemConv, ...] = ()
+    stem_depths: tuple[int, ...] = ()
     stem_norm_eps: float = 1e-5
+    stem_conv_eps: float = 1e-8
+    stem_conv_std: StdEps = "variance"
     drop_partial_patches: bool = False
     dynamic_image_size: bool = False
     in_chans: int = 3
@@ -281,6 +292,8 @@ class VitConfig(ModelConfig):
             pos_embed_resize="bicubic_antialias",
             patch_resize="bicubic_antialias",
             rel_pos_resize="geometric",
+            # One block of each stage: all kinds of shortcut but the plain one, which the first stage's second has.
+            stem_depths=tuple(min(depth, 2 - bool(stage)) for stage, depth in enumerate(self.stem_depths)),
             preprocessing=Preprocessing(mean=(0.5,), std=(0.5,)),
         )
 

@@ -63,7 +63,7 @@ BAD_FIELDS = [
         {"pos_embed": "sincos2d", "embed_dim": 6, "num_heads": 1},
         r"^embed_dim: got 6, expected a multiple of 4 with sin-cos positions$",
     ),
-    ({"stem": "resnet"}, r"^stem: got 'resnet', expected one of patch, conv, hmlp$"),
+    ({"stem": "resnet"}, r"^stem: got 'resnet', expected one of patch, conv, hmlp, mci, bit$"),
     ({"stem": "conv"}, r"^stem_convs: got \(\), expected one or more \(channels, kernel, stride\) with stem 'conv'$"),
     ({"stem_convs": ((8, 3, 2),)}, r"^stem_convs: got \(\(8, 3, 2\),\), expected none with stem 'patch'$"),
     ({"stem_convs": 3}, r"^stem_convs: got 3, expected \(channels, kernel, stride\) each, positive integers$"),
@@ -86,6 +86,18 @@ BAD_FIELDS = [
     ),
     ({"stem": "hmlp", "patch_size": 8}, r"^patch_size: got \(8, 8\), expected \(16, 16\), the stride of stem 'hmlp'$"),
     ({"stem": "hmlp", "embed_dim": 766, "num_heads": 1}, r"^embed_dim: got 766, expected a multiple of 4 with stem 'h"),
+    ({"stem": "mci", "patch_size": 8}, r"^patch_size: got \(8, 8\), expected \(16, 16\), the stride of stem 'mci'$"),
+    ({"stem_depths": (1,)}, r"^stem_depths: got \(1,\), expected none with stem 'patch'$"),
+    ({"stem": "bit", "stem_depths": (0,)}, r"^stem_depths: got \(0,\), expected positive numbers of blocks"),
+    (
+        {"stem": "bit", "stem_depths": (1, 1, 1, 1)},
+        r"^patch_size: got \(16, 16\), expected multiples of 32, by which the stem's map is smaller than the image$",
+    ),
+    ({"stem": "bit", "stem_conv_eps": 0.0}, r"^stem_conv_eps: got 0.0, expected a value above 0$"),
+    (
+        {"stem": "bit", "drop_partial_patches": True},
+        r"^drop_partial_patches: got True, expected false with stem 'bit'$",
+    ),
     ({"stem_norm_eps": 0.0}, r"^stem_norm_eps: got 0.0, expected a value above 0$"),
     ({"in_chans": 4}, r"^preprocessing.mean: got 3 channels, expected 1 or 4$"),
 ]

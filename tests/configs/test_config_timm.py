@@ -8,6 +8,7 @@ many parameters came of it.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ import pytest
 
 from parity import configs
 from parity.checkpoints import parameter_count
+from parity.configs import VitConfig
+from parity.configs.stem import kernel_sides
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -25,8 +28,8 @@ def read(file: str) -> list[dict[str, Any]]:
 
 
 ENTRIES, SWIN_ENTRIES = read("timm_entries.jsonl"), read("timm_swin_entries.jsonl")
-PVT_ENTRIES = read("timm_pvt_entries.jsonl")
-ARCHITECTURES = {entry["name"].split(".")[0] for entry in (*ENTRIES, *SWIN_ENTRIES, *PVT_ENTRIES)}
+PVT_ENTRIES, HYBRID_ENTRIES = read("timm_pvt_entries.jsonl"), read("timm_hybrid_entries.jsonl")
+ARCHITECTURES = {entry["name"].split(".")[0] for entry in (*ENTRIES, *SWIN_ENTRIES, *PVT_ENTRIES, *HYBRID_ENTRIES)}
 
 # No config without its parameter count: the models that timm lacks. A change here changes what a test model is.
 NOT_IN_TIMM = {
@@ -291,6 +294,41 @@ def test_fields_and_parameter_count_of_swin(entry):
             for name, value in vars(config.preprocessing).items()
         }
         assert {name: images[name] for name in entry["images"]} == entry["images"]
+
+
+@pytest.mark.parametrize("entry", HYBRID_ENTRIES, ids=[entry["name"] for entry in HYBRID_ENTRIES])
+def test_fields_and_parameter_count_of_hybrids(entry):
+    """Of VisionTransformer with what embeds patches made before; every argument is read, and names say the patches."""
+    config, arguments = VitConfig.of(at_the_size_of(entry)), dict(entry["kwargs"])
+    take, stride = arguments.pop, re.search(r"_s(\d+)|mci", entry["name"])
+    assert stride is not None
+    # Eight places of a map that is four times as small.
+    patch = 32 if "_p8_" in entry["name"] else int(stride.group(1) or 16)
+    expected = dict(
+        image_size=tuple(take("img_size")),
+        patch_size=(patch,) * 2,
+        in_chans=take("in_chans"),
+        num_classes=take("num_classes"),
+        embed_dim=take("embed_dim"),
+        depth=take("depth"),
+        num_heads=take("num_heads"),
+        mlp_dim=4 * entry["kwargs"]["embed_dim"],
+        pos_embed_prefix="none" if take("no_embed_class", False) else "all",
+    )
+    # Places of the map in one of its patches.
+    places = take("patch_size")
+    if config.stem == "bit":
+        assert kernel_sides(config) == (places, places)
+    assert not arguments
+    assert {field: getattr(config, field) for field in expected} == expected
+    assert parameter_count(config) == entry["params"]
+    images = entry["images"]
+    found = config.preprocessing
+    assert (list(found.mean), list(found.std), found.interpolation) == (
+        images["mean"],
+        images["std"],
+        images["interpolation"],
+    )
 
 
 @pytest.mark.parametrize("entry", PVT_ENTRIES, ids=[entry["name"] for entry in PVT_ENTRIES])

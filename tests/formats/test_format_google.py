@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -20,12 +21,16 @@ from parity.compare import not_identical
 from parity.configs import Config
 
 PATTERNS = json.loads((Path(__file__).parents[1] / "data" / "npz_names.json").read_text())
-FLAT = [name for name in PATTERNS if "hybrid" not in name]
 # What a file says beyond the sizes that all patterns share.
 TOKEN = dict(class_token=True, global_pool="token", num_classes=1000)
 GAP = dict(class_token=False, global_pool="avg", num_classes=1000)
 MAP = dict(class_token=False, global_pool="map", num_classes=0)
+BIT = dict(stem="bit", stem_norm_eps=1e-6, stem_conv_eps=1e-5, stem_conv_std="deviation")
 EXPECTED = {
+    "hybrid R+Ti/16 stem only": TOKEN | BIT | dict(patch_size=32),
+    "hybrid R26 /32 (2,2,2,2)": TOKEN | BIT | dict(patch_size=32, stem_depths=(2, 2, 2, 2)),
+    "hybrid R50 L/32 (3,4,6,3)": TOKEN | BIT | dict(patch_size=32, stem_depths=(3, 4, 6, 3)),
+    "hybrid R50+B/16 (3,4,9)": TOKEN | BIT | dict(stem_depths=(3, 4, 9)),
     "MAP inlined (ViT-G dev era)": MAP,
     "SigLIP params/img/ MAP": MAP,
     "SigLIP params/img/ MAP scan": MAP,
@@ -58,11 +63,11 @@ def google_config(**fields: object) -> Config:
     return small("vit_base_patch16_224", **(GOOGLE | fields))
 
 
-@pytest.mark.parametrize("pattern", FLAT)
+@pytest.mark.parametrize("pattern", PATTERNS)
 def test_the_config_of_each_pattern(pattern, tmp_path):
     found = open_checkpoint(saved(tmp_path / "file.npz", arrays(pattern)))
     assert found.source["format"] == "google"
-    sizes = dict(image_size=224, patch_size=16, embed_dim=64, depth=2, num_heads=2, mlp_dim=256)
+    sizes: dict[str, Any] = dict(image_size=224, embed_dim=64, depth=2, num_heads=2, mlp_dim=256)
     images = found.config.preprocessing
     assert found.config == configs.get(
         "vit_base_patch16_224", **sizes, **GOOGLE, **EXPECTED[pattern], preprocessing=images
@@ -72,10 +77,10 @@ def test_the_config_of_each_pattern(pattern, tmp_path):
 
 
 def test_every_pattern_has_an_expectation():
-    assert sorted(EXPECTED) == sorted(FLAT)
+    assert sorted(EXPECTED) == sorted(PATTERNS)
 
 
-@pytest.mark.parametrize("pattern", FLAT)
+@pytest.mark.parametrize("pattern", PATTERNS)
 def test_every_array_of_each_pattern_comes_back_exactly(pattern, tmp_path):
     """Under the file's own names, and through the names that are written."""
     given = arrays(pattern)
@@ -84,7 +89,7 @@ def test_every_array_of_each_pattern_comes_back_exactly(pattern, tmp_path):
     assert sum(value.size for value in found.tensors.values()) == sum(value.size for value in given.values())
     prefix = found.source.get("prefix", "")
     named = {name.removeprefix(prefix): value for name, value in given.items()}
-    names = google._names(named, tmp_path)
+    names = google._names({name: value.shape for name, value in named.items()}, tmp_path)
     again = Theirs(fill(list(google._table(names)), found.config, source="test"), found.tensors)
     assert not_identical(dict(again), named) == ()
     google.write(tmp_path / "written.npz", found.config, found.tensors)
@@ -108,10 +113,21 @@ def test_where_each_value_goes(tmp_path):
     assert found["patch_embed.proj.weight"][3, 2, 4, 15] == given["embedding/kernel"][4, 15, 2, 3]
 
 
-@pytest.mark.parametrize("pattern", [name for name in PATTERNS if "hybrid" in name])
-def test_a_hybrid_is_named_as_one(pattern, tmp_path):
-    with pytest.raises(CheckpointError, match="hybrid ResNet stem, not a flat ViT"):
-        open_checkpoint(saved(tmp_path / "file.npz", arrays(pattern)))
+def test_axes_of_one_in_group_norms(tmp_path):
+    """Files from before Flax's Linen have them, newer ones don't."""
+    given = arrays("hybrid R26 /32 (2,2,2,2)")
+    found = open_checkpoint(saved(tmp_path / "file.npz", given))
+    name = "patch_embed.backbone.stages.1.blocks.0.downsample.norm.bias"
+    assert np.array_equal(found.tensors[name], given["block2/unit1/gn_proj/bias"][0, 0, 0])
+    newer = {key: value.reshape(-1) if "/gn" in key or "gn_" in key else value for key, value in given.items()}
+    again = open_checkpoint(saved(tmp_path / "newer.npz", newer))
+    assert not_identical(dict(again.tensors), dict(found.tensors)) == ()
+
+
+def test_a_hybrid_of_another_width_is_refused(tmp_path):
+    given = arrays("hybrid R+Ti/16 stem only") | {"conv_root/kernel": np.zeros((7, 7, 3, 32), np.float32)}
+    with pytest.raises(CheckpointError, match="conv_root/kernel: got 32 channels, expected 64"):
+        open_checkpoint(saved(tmp_path / "file.npz", given))
 
 
 def test_bfloat16_arrays(tmp_path):
@@ -240,10 +256,10 @@ def test_a_file_needs_its_suffix(tmp_path):
         google.write(tmp_path / "file", config, parameters(config))
 
 
-def test_the_shapes_of_all_flat_patterns_are_those_of_their_configs():
+def test_the_shapes_of_all_patterns_are_those_of_their_configs():
     """The table of names in the data directory wasn't cut down to what is understood."""
-    assert len(FLAT) == 14
-    for pattern in FLAT:
+    assert len(PATTERNS) == 18
+    for pattern in PATTERNS:
         prefix = next(name for name in PATTERNS[pattern] if name.endswith("embedding/kernel"))[
             : -len("embedding/kernel")
         ]

@@ -66,6 +66,7 @@ TABLE: dict[str, tuple[str, tuple[Any, ...], dict[str, Any], tuple[Any, ...], di
     "Conv": ("linear.Conv", (3, 5), dict(kernel_size=(2, 3), stride=(2, 1), padding=1), (IMAGES,), {}),
     "LayerNorm": ("norm.LayerNorm", (D,), {}, (x,), {}),
     "RmsNorm": ("norm.RmsNorm", (D,), dict(eps=1e-3), (x,), {}),
+    "GroupNorm": ("norm.GroupNorm", (D,), dict(groups=4, eps=1e-3), (MAP,), {}),
     "LayerScale": ("norm.LayerScale", (D,), {}, (x,), {}),
     "BatchNorm": ("batch_norm.BatchNorm", (3,), {}, (IMAGES,), {}),
     "Dropout": ("drop.Dropout", (0.3,), {}, (x,), dict(key=3)),
@@ -130,6 +131,20 @@ TABLE: dict[str, tuple[str, tuple[Any, ...], dict[str, Any], tuple[Any, ...], di
     "Conv in groups": ("linear.Conv", (6, 9), dict(kernel_size=(2, 2), stride=(2, 1), groups=3), ((2, 4, 7, 6),), {}),
     "ConvMlp": ("mlp.ConvMlp", (D, HIDDEN), dict(drop_rate=0.2), (MAP,), dict(key=4)),
     "ConvMlp, linear": ("mlp.ConvMlp", (D, HIDDEN), dict(relu=True, act="silu"), (MAP,), {}),
+    "StdConv": ("std_conv.StdConv", (3, 5), dict(kernel_size=3, stride=2), ((2, 7, 8, 3),), {}),
+    "StdConv, as in Google's code": ("std_conv.StdConv", (3, 5), dict(eps=1e-1, eps_outside=True), (IMAGES,), {}),
+    "BitRoot": ("bit.BitRoot", (3, 32), {}, ((2, 15, 20, 3),), {}),
+    "BitShortcut": ("bit.BitShortcut", (6, 32), dict(stride=2), ((2, 5, 8, 6),), {}),
+    "BitBlock": ("bit.BitBlock", (128, 128), {}, ((2, 3, 4, 128),), {}),
+    "BitStage": ("bit.BitStage", (32, 128, 2), dict(stride=2, eps_outside=True), ((2, 5, 6, 32),), {}),
+    "BitBackbone": ("bit.BitBackbone", (3, (32, 128), (1,)), {}, ((2, 15, 20, 3),), {}),
+    "HybridPatchEmbed": (
+        "patch_embed.HybridPatchEmbed",
+        (3, D, (8, 4)),
+        dict(backbone=Built("bit.BitRoot", (3, 32), {}), map_dim=32, stride=4, norm=LN),
+        (IMAGES,),
+        {},
+    ),
     "OverlapPatchEmbed": (
         "patch_embed.OverlapPatchEmbed",
         (3, D),
@@ -232,6 +247,8 @@ def argument(package: str, value: Any) -> Any:
         return layer_of(package, value)
     if isinstance(value, tuple) and value and value[0] == "partial":
         return partial(layer_of(package, value[1]), **value[2])
+    if isinstance(value, Built):
+        return build(package, value.layer, value.args, value.options)
     if isinstance(value, tuple) and value and isinstance(value[0], Built):
         return [build(package, each.layer, each.args, each.options) for each in value]
     return value

@@ -151,6 +151,53 @@ class StemPatchEmbed(PatchGrid):
         return x if self.norm is None else self.norm(x)
 
 
+class HybridPatchEmbed(PatchGrid):
+    """Cuts the map of a convolutional network into patches and projects each: norm(proj(backbone(images))), row by row.
+
+    Args:
+        in_chans: Channels of the images.
+        dim: The width of the tokens.
+        patch_size: Height and width of a patch in pixels; an integer means a square.
+        backbone: What makes the map.
+        map_dim: Channels of the map.
+        stride: By how much the map is smaller than the images; divides the sides of a patch.
+        image_size: The same as in `PatchGrid`.
+        bias: Whether the projection has a bias.
+        norm: The norm of the tokens; None for none.
+    """
+
+    def __init__(
+        self,
+        in_chans: int,
+        dim: int,
+        patch_size: int | tuple[int, int],
+        *,
+        backbone: nn.Module,
+        map_dim: int,
+        stride: int,
+        image_size: tuple[int, int] | None = None,
+        bias: bool = True,
+        norm: Norm | None = None,
+    ):
+        super().__init__(in_chans, patch_size, image_size=image_size)
+        height, width = self.patch_size
+        size = (height // stride, width // stride)
+        self.backbone = backbone
+        self.proj = Conv(map_dim, dim, kernel_size=size, stride=size, bias=bias)
+        self.norm = None if norm is None else norm(dim)
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
+        """Tokens of the patches, row by row, in the precision of the weights.
+
+        Raises:
+            ValueError: The images don't have the size or the channels that the layer takes.
+        """
+        patch_grid(self, images)
+        x = self.proj(self.backbone(images.to(self.proj.weight.dtype)))
+        x = x.flatten(2).transpose(1, 2)
+        return x if self.norm is None else self.norm(x)
+
+
 class OverlapPatchEmbed(nn.Module):
     """Patches that overlap: norm(proj(x)), by a convolution with a kernel greater than its stride.
 

@@ -12,17 +12,18 @@ from typing import Any
 from torch import nn
 
 from parity.configs import VitConfig
-from parity.configs.stem import stem_layers
+from parity.configs.stem import bit_dims, bit_stride, stem_layers
 
 from ..layers.attention import Attention
 from ..layers.batch_norm import BatchNorm
+from ..layers.bit import BitBackbone, BitRoot
 from ..layers.block import Block, Part, ResPostBlock
 from ..layers.differential import DifferentialAttention
 from ..layers.grouped_query import GroupedQueryAttention
 from ..layers.mlp import Mlp, SwiGlu, SwiGluPacked
 from ..layers.norm import LayerNorm, Norm, RmsNorm
 from ..layers.parallel import DifferentialParallelScalingBlock, ParallelScalingBlock, ParallelThingsBlock
-from ..layers.patch_embed import PatchEmbed, StemPatchEmbed
+from ..layers.patch_embed import HybridPatchEmbed, PatchEmbed, StemPatchEmbed
 from ..layers.pool import AttentionPool
 from ..layers.rel_pos import RelativePositionAttention, RelativePositionGroupedQueryAttention
 from ..layers.rope import CenteredRotaryEmbedding, MixedRotaryEmbedding, RotaryEmbedding
@@ -91,7 +92,7 @@ def make_block(config: VitConfig, index: int) -> nn.Module:
     return BLOCKS[config.block](*sizes, **options)
 
 
-def make_patch_embed(config: VitConfig) -> PatchEmbed | StemPatchEmbed:
+def make_patch_embed(config: VitConfig) -> PatchEmbed | StemPatchEmbed | HybridPatchEmbed:
     """What embeds the patches."""
     options: dict[str, Any] = dict(
         image_size=None if config.dynamic_image_size else config.image_size,
@@ -101,12 +102,27 @@ def make_patch_embed(config: VitConfig) -> PatchEmbed | StemPatchEmbed:
     sizes = (config.in_chans, config.embed_dim, config.patch_size)
     if config.stem == "patch":
         return PatchEmbed(*sizes, bias=config.patch_bias, **options)
+    if config.stem == "bit":
+        del options["drop_partial_patches"]
+        dims, stride = bit_dims(config), bit_stride(config)
+        given: dict[str, Any] = dict(backbone=make_bit(config), map_dim=dims[-1], stride=stride, bias=config.patch_bias)
+        return HybridPatchEmbed(*sizes, **given, **options)
     batch_norm = partial(BatchNorm, eps=config.stem_norm_eps)
     stem = []
     for layer in stem_layers(config):
         given: dict[str, Any] = asdict(layer) | dict(norm=batch_norm if layer.norm else None)
         stem.append(StemBlock(**given))
     return StemPatchEmbed(*sizes, stem=stem, **options)
+
+
+def make_bit(config: VitConfig) -> BitBackbone | BitRoot:
+    """BiT's ResNet, or its root alone."""
+    outside = config.stem_conv_std == "deviation"
+    options: dict[str, Any] = dict(eps=config.stem_norm_eps, conv_eps=config.stem_conv_eps, eps_outside=outside)
+    dims = bit_dims(config)
+    if not config.stem_depths:
+        return BitRoot(config.in_chans, *dims, **options)
+    return BitBackbone(config.in_chans, dims, config.stem_depths, **options)
 
 
 def make_rope(config: VitConfig) -> RotaryEmbedding | None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from ..containers.files import File
 from ..containers.overlay import Overlay
 from ..containers.stored import FileTensors, shapes_of
 from ..shapes import Shape
+from . import google_bit
 from .foreign import checkpoint_of, depth_of, hold_against, make, shape_of
 from .opened import Opened
 from .settled import grid_of, heads_of, images_of, is_square
@@ -58,6 +59,8 @@ class Names:
         mlp: The MLP of a block.
         positions: The position embedding.
         pool: What stands before the names of attention pooling.
+        stem_depths: Blocks of each stage of a hybrid's ResNet; None of a flat ViT.
+        group_norm: The layout of its norms, whose arrays had three axes of 1 in front before Flax's Linen.
     """
 
     prefix: str = "params/"
@@ -67,6 +70,8 @@ class Names:
     mlp: str = "MlpBlock_0"
     positions: str = "pos_embedding"
     pool: str = "MAPHead_0/"
+    stem_depths: tuple[int, ...] | None = None
+    group_norm: str = ""
 
     @property
     def block(self) -> str:
@@ -89,7 +94,7 @@ def read(opened: Opened, given: Given) -> Checkpoint:
     arrays = {name.replace(".", "/"): array for name, array in weights.tensors.arrays.items()}
     tensors: Mapping[str, np.ndarray] = FileTensors(weights.path, arrays)
     ignored: dict[str, str] = {}
-    names = _names(arrays, path)
+    names = _names(shapes_of(tensors), path)
     if "cls" not in arrays and names.positions in arrays:
         shape = shape_of(shapes_of(tensors), names.positions, 3, path=path)
         if _has_row_of_class(shape[1], shapes_of(tensors), given, path):
@@ -154,19 +159,18 @@ def write(
     """
     path = Path(path)
     TARGET.check(path)
-    theirs = Theirs(fill(list(_table(Names())), config, source=str(path)), tensors)
+    names = Names(stem_depths=config.stem_depths if config.stem == "bit" else None)
+    theirs = Theirs(fill(list(_table(names)), config, source=str(path)), tensors)
     shapes = theirs.shapes()
     hold_against(config, lambda: _config(shapes, Names(), Given(config), path), path=path, format="Google")
     _write_npz(path, theirs)
 
 
-def _names(names: Iterable[str], path: Path) -> Names:
+def _names(shapes: Mapping[str, Shape], path: Path) -> Names:
     """The names of a file, whose prefix is gone."""
-    names = set(names)
+    names = set(shapes)
     if "Transformer/encoder_norm/scale" not in names:
         raise CheckpointError(f"{path}: got no Transformer/encoder_norm/scale, expected a Google ViT")
-    if "conv_root/kernel" in names:
-        raise CheckpointError(f"{path}: conv_root/kernel: a hybrid ResNet stem, not a flat ViT")
     stacked = any(name.startswith("Transformer/encoderblock/") for name in names)
     block = f"Transformer/encoderblock{'' if stacked else '_0'}/"
     layers = sorted({name.removeprefix(block).split("/")[0] for name in names if name.startswith(block)})
@@ -184,6 +188,8 @@ def _names(names: Iterable[str], path: Path) -> Names:
         mlp=layer("MlpBlock"),
         positions=next((name for name in _POSITIONS if name in names), _POSITIONS[0]),
         pool="" if "probe" in names else "MAPHead_0/",
+        stem_depths=google_bit.depths_of(names, "") if google_bit.ROOT in names else None,
+        group_norm="1 1 1 d -> d" if "gn_root/scale" in names and len(shapes["gn_root/scale"]) == 4 else "",
     )
 
 
@@ -198,6 +204,11 @@ def _config(
         return shape_of(shapes, name, axes, path=path)
 
     height, width, channels, dim = size(f"{prefix}{_KERNEL}", 4)
+    stem = google_bit.stem_of(shapes, prefix, given, path=path)
+    if stem:
+        channels = size(f"{prefix}{google_bit.ROOT}", 4)[2]
+        stride = stem.pop("stride")
+        height, width = height * stride, width * stride
     query = size(f"{block}{names.attention}/query/kernel", 3 + skipped)
     has_cls, has_probe = f"{prefix}cls" in shapes, f"{prefix}{names.pool}probe" in shapes
     pool_mlp = size(f"{prefix}{names.pool}MlpBlock_0/Dense_0/kernel", 2)[1] if has_probe else None
@@ -220,6 +231,7 @@ def _config(
         act=given.take("act", "gelu_tanh"),
         norm_eps=given.take("norm_eps", 1e-6),
         patch_resize="bilinear",
+        **stem,
         preprocessing=images_of(given, channels, usual=usual, why=why),
     )
     if f"{prefix}{names.positions}" in shapes:
@@ -261,6 +273,8 @@ def _table(names: Names) -> Iterator[Entry]:
     prefix, block = names.prefix, names.block
     yield Entry("cls_token", f"{prefix}cls")
     yield Entry("pos_embed", f"{prefix}{names.positions}")
+    if names.stem_depths is not None:
+        yield from google_bit.table(prefix, names.stem_depths, names.group_norm)
     yield Entry("patch_embed.proj.weight", f"{prefix}{_KERNEL}", "h w c d -> d c h w")
     yield Entry("patch_embed.proj.bias", f"{prefix}embedding/bias")
     for number, norm in enumerate(("LayerNorm_0", names.norm2), 1):

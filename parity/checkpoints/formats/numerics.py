@@ -77,7 +77,18 @@ def _scaled(config: VitConfig) -> bool:
     return config.layer_scale_init is not None and config.pos_embed == "learned" and config.block == "pre_norm"
 
 
+def _hybrid(config: VitConfig) -> bool:
+    return _token_pooled(config) and config.stem == "bit"
+
+
 TABLE = (
+    Numerics(
+        "google",
+        "hybrids",
+        _hybrid,
+        dict(act="gelu_tanh", norm_eps=1e-6, pos_embed_resize="zoom")
+        | dict(stem_norm_eps=1e-6, stem_conv_eps=1e-5, stem_conv_std="deviation"),
+    ),
     Numerics("google", "ViT", _plain, dict(act="gelu_tanh", norm_eps=1e-6, pos_embed_resize="zoom")),
     Numerics("huggingface", "SigLIP", _map_pooled, dict(act="gelu_tanh", norm_eps=1e-6, pos_embed_resize="bicubic")),
     Numerics("huggingface", "CLIP", _clip, dict(norm_eps=1e-5, pos_embed_resize="bicubic")),

@@ -1,4 +1,4 @@
-"""The fields of what embeds patches, from its tensors: one convolution, or the stems of torchvision and of DeiT III.
+"""The fields of what embeds patches, from its tensors: one convolution, or the stem of a project.
 
 Channels and kernels are in the tensors, strides aren't. Those of DeiT III's stem are fixed. torchvision's stem takes
 any: the user says them, or the model that was named, or they are 2, as Xiao et al. 2021 have them at kernels of 3 x 3
@@ -7,12 +7,14 @@ any: the user says them, or the model that was named, or they are 2, as Xiao et 
 
 from __future__ import annotations
 
+import functools
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...configs.stem import StemConv, as_stem_convs
+from ...configs.stem import BIT_WIDTH, StemConv, as_stem_convs
 from ..accounting import CheckpointError
 from ..assumed import Given
 from ..shapes import Shape
@@ -20,9 +22,10 @@ from .foreign import depth_of, shape_of
 
 KERNEL = "patch_embed.proj.weight"
 STEM = "patch_embed.stem"
-# Kernels of DeiT III's stem, all of whose convolutions have BatchNorm; torchvision's last one has none.
-_HMLP = [4, 2, 2]
-_HMLP_PATCH = (16, 16)
+BACKBONE = "patch_embed.backbone"
+# Kernels of DeiT III's stem, all of whose convolutions have BatchNorm, and of MobileCLIP's, whose last one has none.
+_FOURTHS = [4, 2, 2]
+_PATCH = (16, 16)
 
 
 def embedding_of(
@@ -47,9 +50,12 @@ def embedding_of(
     if not depth:
         dim, channels, *patch_size = shape_of(shapes, KERNEL, 4, path=path)
         bias = f"{KERNEL.removesuffix('weight')}bias" in shapes
-        return dict(embed_dim=dim, in_chans=channels, patch_size=tuple(patch_size), patch_bias=bias)
+        fields: dict[str, Any] = dict(embed_dim=dim, in_chans=channels, patch_size=tuple(patch_size), patch_bias=bias)
+        if any(name.startswith(f"{BACKBONE}.") for name in shapes):
+            fields |= _bit(shapes, patch_size, given, path=path, known=known)
+        return fields
     kernels = [shape_of(shapes, f"{STEM}.{i}.conv.weight", 4, path=path) for i in range(depth)]
-    fields: dict[str, Any] = dict(
+    fields = dict(
         embed_dim=kernels[-1][0],
         in_chans=kernels[0][1],
         patch_bias=f"{STEM}.{depth - 1}.conv.bias" in shapes,
@@ -61,12 +67,39 @@ def embedding_of(
         fields["stem_norm_eps"] = given.settle("stem_norm_eps", usual=1e-5, why=why)
     if f"{STEM}.{depth - 1}.norm.weight" in shapes:
         found = [kernel[2] for kernel in kernels]
-        if found != _HMLP:
-            raise CheckpointError(f"{path}: {STEM}: got kernels of {found}, expected {_HMLP}, those of DeiT III's")
-        return fields | dict(stem="hmlp", patch_size=_HMLP_PATCH)
+        if found != _FOURTHS:
+            raise CheckpointError(f"{path}: {STEM}: got kernels of {found}, expected {_FOURTHS}, those of DeiT III's")
+        return fields | dict(stem="hmlp", patch_size=_PATCH)
+    if [kernel[2] for kernel in kernels] == _FOURTHS:
+        return fields | dict(stem="mci", patch_size=_PATCH)
     convs = _convs(kernels[:-1], given, path, known)
     side = math.prod(stride for _, _, stride in convs)
     return fields | dict(stem="conv", stem_convs=convs, patch_size=(side, side))
+
+
+def _bit(
+    shapes: Mapping[str, Shape], kernel: list[int], given: Given, *, path: Path, known: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The fields of BiT's ResNet, and the patches in pixels, of which the kernel has places of its map."""
+    stages = depth_of(shapes, rf"{re.escape(BACKBONE)}\.stages\.(\d+)\.")
+    root = f"{BACKBONE}.stem" if stages else BACKBONE
+    depths = tuple(
+        depth_of(shapes, rf"{re.escape(BACKBONE)}\.stages\.{stage}\.blocks\.(\d+)\.") for stage in range(stages)
+    )
+    width, channels, *_ = shape_of(shapes, f"{root}.conv.weight", 4, path=path)
+    if width != BIT_WIDTH:
+        raise CheckpointError(f"{path}: {root}.conv.weight: got {width} channels, expected {BIT_WIDTH}, those of BiT")
+    stride = 4 * 2 ** max(stages - 1, 0)
+    settle = functools.partial(given.settle_beside, known, path=path)
+    return dict(
+        stem="bit",
+        stem_depths=depths,
+        in_chans=channels,
+        patch_size=tuple(side * stride for side in kernel),
+        stem_norm_eps=settle("stem_norm_eps", usual=1e-5, why="timm's; Google's code has 1e-6"),
+        stem_conv_eps=settle("stem_conv_eps", usual=1e-8, why="timm's; Google's code has 1e-5"),
+        stem_conv_std=settle("stem_conv_std", usual="variance", why="timm's; Google's code adds it to the deviation"),
+    )
 
 
 def _convs(kernels: list[Shape], given: Given, path: Path, known: Mapping[str, Any]) -> tuple[StemConv, ...]:

@@ -46,11 +46,17 @@ UNUSED = (
 
 def our_name(name: str) -> str:
     """The canonical name of one of timm's tensors."""
+    if match := re.fullmatch(r"patch_embed\.backbone\.(\d+)\.(conv|bn)\.(.*)", name):
+        layer, kind, rest = match.groups()
+        return f"patch_embed.stem.{layer}.{'norm' if kind == 'bn' else kind}.{rest}"
     return re.sub(r"(blocks\.\d+)\.gamma_([12])", r"\1.ls\2.gamma", name)
 
 
 def their_name(name: str, architecture: str) -> str:
     """The inverse of `our_name`, for one of timm's architectures."""
+    if match := re.fullmatch(r"patch_embed\.stem\.(\d+)\.(conv|norm)\.(.*)", name):
+        layer, kind, rest = match.groups()
+        return f"patch_embed.backbone.{layer}.{'bn' if kind == 'norm' else kind}.{rest}"
     if architecture not in EVA_AND_BEIT:
         return name
     return re.sub(r"(blocks\.\d+)\.ls([12])\.gamma", r"\1.gamma_\2", name)
@@ -210,6 +216,8 @@ def _known(weights: Weights, beside: Iterable[str]) -> Known:
     if any(re.search(r"dino_head|dino_loss|\bhead\.last_layer", name) for name in beside):
         fields["pos_embed_resize"] = "bicubic_offset"
     is_deit3 = "blocks.0.gamma_1" in names and "blocks.0.attn.qkv.bias" in names and "pos_embed" in names
+    if "patch_embed.backbone.0.conv.weight" in names:  # MobileCLIP-B has none for its class token either
+        return Known(fields=fields, prefix=("none", "all"))
     if not is_deit3:
         return Known(fields=fields)
     rope = "DeiT III, which has these names, has none; timm's vit_*_rope_ape_* have them"

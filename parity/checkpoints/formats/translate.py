@@ -114,7 +114,7 @@ class FilledEntry:
             return (self.shape[0] // (stop - start) * parts, *self.shape[1:])
         if not self.layout:
             return self.part_shape
-        sizes = dict(self.sizes)
+        sizes = {"1": 1, **dict(self.sizes)}
         theirs, ours = (_axes(side) for side in self.layout.split("->"))
         for group, size in zip(ours, self.part_shape, strict=True):
             unknown = [axis for axis in group if axis not in sizes]

@@ -43,7 +43,8 @@ ANCHORS: Mapping[str, re.Pattern[str]] = {
         r"\.proj\.weight|embedder\.embedder\.convolution\.weight)",
         "pvt": r"patch_embed1\.proj\.weight",
         "google": r"embedding[./]kernel",
-        "canonical": r"patch_embed\.(?:proj(?:\.0)?|stem\.0\.conv)\.weight|(?<!visual\.)layer1\.0\.conv1\.weight",
+        "canonical": r"patch_embed\.(?:proj(?:\.0)?|(?:stem|backbone)\.0\.conv)\.weight"
+        r"|(?<!visual\.)layer1\.0\.conv1\.weight",
     }.items()
 }
 # The projects whose names are canonical, or nearly, and those with several.

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from ...configs import VitConfig
-from ...configs.stem import StemLayer, stem_layers
+from ...configs.stem import BIT_EXPANSION, StemLayer, bit_dims, kernel_sides, stem_layers
 from ..resize import resize_grid, resize_patch_kernel, resize_rel_pos_table
 
 Shape = tuple[int, ...]
@@ -29,8 +29,11 @@ def shapes(config: VitConfig) -> Iterator[tuple[str, Shape]]:
         yield "mask_token", (1, 1, dim)
     if config.pos_embed == "learned":
         yield "pos_embed", (1, config.num_patches + config.num_pos_embed_prefix, dim)
-    if config.stem == "patch":
-        yield "patch_embed.proj.weight", (dim, config.in_chans, *config.patch_size)
+    if config.stem == "bit":
+        yield from _bit("patch_embed.backbone", config)
+    if config.stem in ("patch", "bit"):
+        inputs = bit_dims(config)[-1] if config.stem == "bit" else config.in_chans
+        yield "patch_embed.proj.weight", (dim, inputs, *kernel_sides(config))
         if config.patch_bias:
             yield "patch_embed.proj.bias", (dim,)
     for i, layer in enumerate(stem_layers(config)):
@@ -73,7 +76,7 @@ def resized(tensors: Mapping[str, np.ndarray], old: VitConfig, new: VitConfig) -
     """The tensors whose shape follows from the image or the patch size, where it has changed; in float64."""
     for name in tensors:
         if name == "patch_embed.proj.weight" and new.patch_size != old.patch_size:
-            yield name, resize_patch_kernel(tensors[name], new.patch_size, old.patch_resize)
+            yield name, resize_patch_kernel(tensors[name], kernel_sides(new), old.patch_resize)
         if new.grid_size == old.grid_size:
             continue
         if name == "pos_embed":
@@ -97,6 +100,28 @@ def _stem_layer(name: str, layer: StemLayer) -> Iterator[tuple[str, Shape]]:
     if layer.norm:
         for kind in ("weight", "bias", "running_mean", "running_var"):
             yield f"{name}.norm.{kind}", (layer.out_chans,)
+
+
+def _bit(name: str, config: VitConfig) -> Iterator[tuple[str, Shape]]:
+    """BiT's root and stages; the root alone has no name of its own."""
+    width, *dims = bit_dims(config)
+    yield from _conv_norm(f"{name}.stem" if dims else name, "", config.in_chans, width, 7)
+    for stage, dim in enumerate(dims):
+        inner = dim // BIT_EXPANSION
+        for block in range(config.stem_depths[stage]):
+            own = f"{name}.stages.{stage}.blocks.{block}"
+            if not block:
+                yield from _conv_norm(f"{own}.downsample", "", width, dim, 1)
+            yield from _conv_norm(own, "1", width, inner, 1)
+            yield from _conv_norm(own, "2", inner, inner, 3)
+            yield from _conv_norm(own, "3", inner, dim, 1)
+            width = dim
+
+
+def _conv_norm(name: str, number: str, inputs: int, outputs: int, side: int) -> Iterator[tuple[str, Shape]]:
+    yield f"{name}.conv{number}.weight", (outputs, inputs, side, side)
+    for kind in ("weight", "bias"):
+        yield f"{name}.norm{number}.{kind}", (outputs,)
 
 
 def _block(name: str, index: int, config: VitConfig) -> Iterator[tuple[str, Shape]]:
