@@ -61,6 +61,31 @@ class RmsNorm(nn.Module):
         return (wide * self.weight).to(torch.promote_types(x.dtype, self.weight.dtype))
 
 
+class GroupNorm(nn.GroupNorm):
+    """Normalisation of each image over groups of channels and all places (Wu and He 2018, arXiv:1803.08494, eq. 1).
+
+    y = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias, with a mean and a biased variance for each image and group,
+    computed in float32 or better; the result is of the wider type of x and weight.
+
+    Args:
+        dim: The number of channels, the second axis.
+        groups: How many groups there are; neighbours are in one.
+        eps: What is added to the variance.
+
+    Raises:
+        ValueError: The groups don't divide the channels.
+    """
+
+    def __init__(self, dim: int, *, groups: int = 1, eps: float = 1e-5):
+        if groups < 1 or dim % groups:
+            raise ValueError(f"groups: got {groups}, expected a divisor of dim {dim}")
+        super().__init__(groups, dim, eps=eps)
+
+    def forward(self, x: Float[Tensor, "b d *rest"]) -> Float[Tensor, "b d *rest"]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Normalises each group of channels."""
+        return super().forward(x.to(torch.promote_types(x.dtype, self.weight.dtype)))
+
+
 class LayerScale(nn.Module):
     """A learned factor for each channel (CaiT, Touvron et al. 2021, arXiv:2103.17239, eq. 4): y = gamma * x.
 
