@@ -26,7 +26,8 @@ def read(file: str) -> list[dict[str, Any]]:
 
 ENTRIES, SWIN_ENTRIES = read("timm_entries.jsonl"), read("timm_swin_entries.jsonl")
 PVT_ENTRIES = read("timm_pvt_entries.jsonl")
-ARCHITECTURES = {entry["name"].split(".")[0] for entry in (*ENTRIES, *SWIN_ENTRIES, *PVT_ENTRIES)}
+MOBILEVIT_ENTRIES = read("timm_mobilevit_entries.jsonl")
+ARCHITECTURES = {entry["name"].split(".")[0] for entry in (*ENTRIES, *SWIN_ENTRIES, *PVT_ENTRIES, *MOBILEVIT_ENTRIES)}
 
 # No config without its parameter count: the models that timm lacks. A change here changes what a test model is.
 NOT_IN_TIMM = {
@@ -318,6 +319,57 @@ def test_fields_and_parameter_count_of_pvt(entry):
         key: list(value) if isinstance(value, tuple) else value for key, value in vars(config.preprocessing).items()
     }
     assert {name: images[name] for name in entry["images"]} == entry["images"]
+
+
+@pytest.mark.parametrize("entry", MOBILEVIT_ENTRIES, ids=[entry["name"] for entry in MOBILEVIT_ENTRIES])
+def test_fields_and_parameter_count_of_mobilevit(entry):
+    """Of ByobNet; every argument is read."""
+    config, take = at_the_size_of(entry), dict(entry["kwargs"]).pop
+    stages = [[dict(block) for block in stage] for stage in take("blocks")]
+    second = entry["name"].startswith("mobilevitv2")
+    dims, depths, inner, blocks = [], [], [], []
+    for number, stage in enumerate(stages):
+        assert [block.pop("s") for block in stage] == [2 if number else 1, *[1] * (len(stage) - 1)]
+        residual, *rest = stage
+        dim, ratio = residual.pop("c"), residual.pop("br")
+        assert ratio == config.expand_ratio
+        dims.append(dim)
+        depths.append(residual.pop("d"))
+        assert residual == dict(type="bottle", gs=1, bottle_in=True, linear_out=True)
+        inner.append(rest[0].pop("transformer_dim", dim // 2) if rest else 0)
+        blocks.append(rest[0].pop("transformer_depth") if rest else 0)
+        groups = dict(gs=1, br=0.5) if second else dict(br=1.0)
+        kind = dict(type="mobilevit2" if second else "mobilevit", d=1, c=dim, patch_size=2)
+        assert rest == ([kind | groups] if rest else [])
+    expected = dict(
+        version=2 if second else 1,
+        image_size=tuple(entry["kwargs"]["img_size"]),
+        in_chans=entry["kwargs"]["in_chans"],
+        num_classes=entry["kwargs"]["num_classes"],
+        stem_dim=entry["kwargs"]["stem_chs"],
+        dims=tuple(dims),
+        depths=tuple(depths),
+        transformer_dims=tuple(inner),
+        transformer_depths=tuple(blocks),
+        mlp_dims=tuple(2 * dim for dim in inner),
+        num_heads=1 if second else 4,
+        out_dim=entry["kwargs"]["num_features"],
+        act=entry["kwargs"]["act_layer"],
+        norm_eps=1e-5,
+        transformer_norm_eps=1e-5,
+        patch_fit="align_corners" if second else "bilinear",
+    )
+    assert {name: getattr(config, name) for name in expected} == expected
+    assert parameter_count(config) == entry["params"]
+    if configs.hub_ids(entry["name"].split(".")[0])[0] == f"timm/{entry['name']}":
+        assert images_of(config, entry) == entry["images"]
+
+
+def images_of(config, entry):
+    images = {
+        key: list(value) if isinstance(value, tuple) else value for key, value in vars(config.preprocessing).items()
+    }
+    return {name: images[name] for name in entry["images"]}
 
 
 def test_the_comparison_can_fail():

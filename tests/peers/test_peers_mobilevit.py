@@ -23,7 +23,7 @@ from parity.checkpoints import parameter_shapes
 from parity.checks.parameters import random_images, random_parameters
 from parity.compare import compare
 from parity.configs.mobilevit import MobileVitConfig
-from parity.tolerances import PEERS
+from parity.tolerances import FORWARD, PEERS
 
 NAMES = sorted(MobileVitConfig.registered)
 # One of each version, at small sizes: maps of 16 x 21, 8 x 11, 4 x 6 behind even ones, and 9 x 12, 5 x 6, 3 x 3.
@@ -105,14 +105,17 @@ def test_names_shapes_and_order_at_full_size(name):
     assert (ours.crop_pct, ours.interpolation, ours.mean, ours.std, (3, *config.image_size)) == tuple(
         images[key] for key in ("crop_pct", "interpolation", "mean", "std", "input_size")
     )
-    rates = timm.models.create_model(name, drop_path_rate=0.2).stages
+    with torch.device("meta"):
+        stages = timm.create_model(name, drop_path_rate=0.2).stages
     found = [
-        [getattr(block.drop_path, "drop_prob", 0.0) for block in stage if hasattr(block, "drop_path")]
-        for stage in rates
+        [getattr(block.drop_path, "drop_prob", 0.0) for block in stage[:depth]]
+        for stage, depth in zip(stages, config.depths, strict=True)
     ]
     mine = configs.replace(config, drop_path_rate=0.2).drop_path_rates
-    for theirs, own in zip(found, mine, strict=True):
-        assert np.allclose(theirs, own[: len(theirs)])
+    pairs = zip(found, mine, strict=True)
+    theirs, own = zip(*[(each, rates[: len(each)]) for each, rates in pairs], strict=True)
+    flat = [{"rates": np.concatenate(each)} for each in (own, theirs)]
+    assert compare(*flat).worst.relative_l2 <= FORWARD["float32"].limit
 
 
 @pytest.mark.parametrize("image", IMAGES)
@@ -148,6 +151,12 @@ def test_how_a_map_is_fitted_to_patches_matters(name):
         assert np.abs(ways[one] - ways[other]).max() > 1e6 * PEERS.limit * np.abs(ways[0]).max()
 
 
+def nothing(name: str, gradients: dict[str, np.ndarray]) -> bool:
+    """Whether a gradient is the noise of a sum that is 0, beside that of the weight with it."""
+    beside = gradients[f"{name.rpartition('.')[0]}.weight"]
+    return bool(np.abs(gradients[name]).max() <= PEERS.limit * np.abs(beside).max())
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_a_training_step_of_timm(name):
     """Logits of training mode, every gradient, and the statistics that BatchNorm has afterwards."""
@@ -165,7 +174,11 @@ def test_a_training_step_of_timm(name):
     vit_torch.state_dict.load_state_dict(twin, tensors)
     (twin(given) * torch.from_numpy(weights)).sum().backward()
     found = {key: value.grad.numpy() for key, value in twin.named_parameters()}
-    assert compare(found, gradients).worst.relative_l2 <= PEERS.limit
+    seen = {key: value for key, value in gradients.items() if not nothing(key, gradients)}
+    # What is the same everywhere on a map is nothing behind the mean that BatchNorm takes off.
+    assert {key.rpartition(".")[2] for key in gradients.keys() - seen.keys()} == {"bias"}
+    assert all(nothing(key, found) for key in gradients.keys() - seen.keys())
+    assert compare({key: found[key] for key in seen}, seen).worst.relative_l2 <= PEERS.limit
     after = vit_torch.state_dict.state_dict(twin)
     assert compare({key: after[key] for key in statistics}, statistics).worst.relative_l2 <= PEERS.limit
     assert compare({key: tensors[key] for key in statistics}, statistics).worst.relative_l2 > 1e-3
@@ -180,4 +193,4 @@ def test_a_training_step_of_timm(name):
         assert compare({key: after[key] for key in statistics}, statistics).worst.relative_l2 <= PEERS.limit
         nnx.update(model, grads)
         found = vit_jax.state_dict.state_dict(model)
-    assert compare({key: found[key] for key in gradients}, gradients).worst.relative_l2 <= PEERS.limit
+    assert compare({key: found[key] for key in seen}, seen).worst.relative_l2 <= PEERS.limit
