@@ -32,6 +32,10 @@ def settings(kind: Architecture) -> dict[str, Any]:
         tower = dict(
             hidden_sizes=[8, 12], depths=[2, 1], num_attention_heads=[1, 2], mlp_ratios=[3, 2], sr_ratios=[2, 1]
         )
+    if kind.model_type == "mobilevit":
+        tower = dict(neck_hidden_sizes=[8, 8, 12, 16, 16, 24, 20], hidden_sizes=[8, 12, 16], num_attention_heads=2)
+    if kind.model_type == "mobilevitv2":
+        tower = dict(width_multiplier=0.125, n_attn_blocks=[1, 2, 1], ffn_multiplier=2)
     if "use_swiglu_ffn" in kind.expected:
         tower |= dict(kind.expected)
     data = {"architectures": [kind.name], "model_type": kind.model_type}

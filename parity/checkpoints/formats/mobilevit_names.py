@@ -7,7 +7,10 @@ transformers `modeling_mobilevit.py` and `modeling_mobilevitv2.py`.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+
+from .staged import STAGES, Theirs, prefixed
+from .translate import Entry
 
 # What the authors' code calls what is in a stage's last block, by pattern; both versions.
 _INSIDE = (
@@ -29,6 +32,10 @@ _INSIDE = (
 )
 _RESIDUAL = {"exp_1x1": "conv1_1x1", "conv_3x3": "conv2_kxk", "red_1x1": "conv3_1x1"}
 _PARTS = {"conv": "conv", "norm": "bn"}
+
+# What transformers calls the convolutions of an inverted residual, and of a stage's last block.
+_EXPANDED = {"conv1_1x1": "expand_1x1", "conv2_kxk": "conv_3x3", "conv3_1x1": "reduce_1x1"}
+_AROUND = {"conv_kxk": "conv_kxk", "conv_proj": "conv_projection", "conv_fusion": "fusion"}
 
 
 def original(names: Mapping[str, str]) -> dict[str, str]:
@@ -53,3 +60,61 @@ def _renamed(name: str) -> str:
         rest,
     )
     return f"stages.{int(match[1]) - 1}.{match[2]}.{rest}"
+
+
+def mobilevit() -> tuple[Entry, ...]:
+    """Those of MobileViT in transformers, without a prefix."""
+    inside: dict[str, Theirs] = {
+        "norm1": "layernorm_before",
+        "attn.qkv": tuple(f"attention.attention.{part}" for part in ("query", "key", "value")),
+        # A tensor that no model of ours has, by which shapes show whether there are biases.
+        "attn.query": "attention.attention.query",
+        "attn.proj": "attention.output.dense",
+        "norm2": "layernorm_after",
+        "mlp.fc1": "intermediate.dense",
+        "mlp.fc2": "output.dense",
+    }
+    return tuple(_table(inside))
+
+
+def mobilevitv2() -> tuple[Entry, ...]:
+    """Those of MobileViTV2 in transformers, without a prefix."""
+    inside: dict[str, Theirs] = {
+        "norm1": "layernorm_before",
+        "attn.qkv_proj": "attention.qkv_proj.convolution",
+        "attn.out_proj": "attention.out_proj.convolution",
+        "norm2": "layernorm_after",
+        "mlp.fc1": "ffn.conv1.convolution",
+        "mlp.fc2": "ffn.conv2.convolution",
+    }
+    return tuple(_table(inside))
+
+
+def _table(inside: Mapping[str, Theirs]) -> Iterator[Entry]:
+    """Entries of all stages that a config may have.
+
+    There one convolution that shrinks the map is in the same layer as the transformer blocks.
+
+    Args:
+        inside: Theirs by ours, of what is in a transformer block.
+    """
+    yield from _conv_norm("stem", "conv_stem")
+    yield from _conv_norm("final_conv", "conv_1x1_exp")
+    for stage in STAGES:
+        ours, theirs = f"stages.{stage}", f"encoder.layer.{stage}"
+        for own, other in _AROUND.items():
+            yield from _conv_norm(f"{ours}.1.{own}", f"{theirs}.{other}")
+        yield Entry(f"{ours}.1.conv_1x1", f"{theirs}.conv_1x1.convolution")
+        yield Entry(f"{ours}.1.norm", f"{theirs}.layernorm")
+        for own, other in inside.items():
+            yield Entry(f"{ours}.1.transformer.{{i}}.{own}", prefixed(other, f"{theirs}.transformer.layer.{{i}}."))
+        for own, other in _EXPANDED.items():
+            if stage < 2:
+                yield from _conv_norm(f"{ours}.{{i}}.{own}", f"{theirs}.layer.{{i}}.{other}")
+            else:
+                yield from _conv_norm(f"{ours}.0.{own}", f"{theirs}.downsampling_layer.{other}")
+
+
+def _conv_norm(ours: str, theirs: str) -> Iterator[Entry]:
+    yield Entry(f"{ours}.conv", f"{theirs}.convolution")
+    yield Entry(f"{ours}.bn", f"{theirs}.normalization")

@@ -94,7 +94,9 @@ def _sizes(shapes: Mapping[str, Shape], given: Given, path: Path) -> dict[str, A
         mlp_dims=tuple(
             size(f"{name}.transformer.0.mlp.fc1.weight", axes)[0] if name in inside else 0 for name in found
         ),
-        qkv_bias=second or any(f"{name}.transformer.0.attn.qkv.bias" in shapes for name in inside),
+        # Of three projections, which are one here, the query's is there by its own name.
+        qkv_bias=second
+        or any(f"{name}.transformer.0.attn.{part}.bias" in shapes for name in inside for part in ("qkv", "query")),
         out_dim=size("final_conv.conv.weight", 4)[0] if "final_conv.conv.weight" in shapes else 0,
         num_classes=given.settle("num_classes", shown=classes, path=path),
     )

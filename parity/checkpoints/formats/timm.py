@@ -161,6 +161,8 @@ def write(path: str | Path, config: Config, tensors: Mapping[str, np.ndarray], *
         CheckpointError: timm has no architecture and arguments for the config, or something else is in the way.
     """
     path = Path(path)
+    if config.preprocessing.channel_order != "rgb":
+        raise CheckpointError(f"{path}: preprocessing.channel_order: got 'bgr', expected 'rgb', which is all timm has")
     family = next((family for family in _FAMILIES if isinstance(config, family.FAMILY)), None)
     if family is not None:
         architecture, arguments = family.expressed(path, config, name)

@@ -27,7 +27,8 @@ from ..containers.tree import NOTHING
 
 # How the patch embedding's name ends in each project's files: what comes before it is a prefix.
 _BASES = (
-    r"(?:(?:vit|deit|beit|data2vec_vision|ijepa|dinov2|dinov2_with_registers|swin|swinv2|pvt_v2|segformer|vision_model)"
+    r"(?:(?:vit|deit|beit|data2vec_vision|ijepa|dinov2|dinov2_with_registers|swin|swinv2|pvt_v2|segformer|mobilevit|mobilevitv2"
+    r"|vision_model)"
     r"[./])?"
 )
 ANCHORS: Mapping[str, re.Pattern[str]] = {
@@ -40,7 +41,7 @@ ANCHORS: Mapping[str, re.Pattern[str]] = {
         "torchvision_swin": r"features\.1\.0\.norm1\.weight",
         "huggingface": rf"{_BASES}(?:embeddings[./](?:patch_embeddings?)[./](?:projection[./])?(?:weight|kernel)"
         r"|(?:encoder\.layers\.0\.patch_embedding|encoder\.patch_embeddings\.0|stages\.0\.patch_embeddings)"
-        r"\.proj\.weight)",
+        r"\.proj\.weight|conv_stem\.convolution\.weight)",
         "pvt": r"patch_embed1\.proj\.weight",
         "cvnets": r"conv_1\.block\.conv\.weight",
         "google": r"embedding[./]kernel",

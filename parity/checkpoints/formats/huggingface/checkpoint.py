@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ....configs import Config, Preprocessing, VitConfig, replace
+from ....configs.mobilevit import MobileVitConfig
 from ....configs.pvt import PvtConfig
 from ....configs.sincos import sincos2d
 from ....configs.swin import SwinConfig
@@ -45,7 +46,7 @@ def is_huggingface(path: Path) -> bool:
 
 
 # The families that have names here.
-HOLDS: tuple[type[Config], ...] = (VitConfig, SwinConfig, PvtConfig)
+HOLDS: tuple[type[Config], ...] = (VitConfig, SwinConfig, PvtConfig, MobileVitConfig)
 TARGET = Directory(
     documents=(CONFIG, PREPROCESSOR), is_ours=lambda path: is_huggingface(path) and is_by_us(path / CONFIG)
 )
