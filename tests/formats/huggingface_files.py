@@ -47,7 +47,7 @@ def tensors_of(kind: Architecture, data: Mapping[str, Any]) -> dict[str, np.ndar
     config = kind.config(data)
     shapes = their_shapes(fill(kind.entries, config, source=kind.name))
     shapes |= {kind.prefix + name: shape for name, (shape, _) in kind.added(config).items()}
-    return {name: value.astype(np.float32) for name, value in random_parameters(shapes).items()}
+    return {name: np.asarray(value, np.float32) for name, value in random_parameters(shapes).items()}
 
 
 def saved(path: Path, data: Mapping[str, Any], tensors: dict[str, np.ndarray], **documents: Any) -> Path:

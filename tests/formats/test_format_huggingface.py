@@ -45,7 +45,10 @@ def test_what_a_class_has_comes_back_exactly(kind, tmp_path):
         kept = {name: value for name, value in theirs.items() if name.removeprefix(kind.prefix) not in constants}
         assert back.source["architecture"] == kind.name
         assert not_identical({name: written.pop(name) for name in kept}, kept) == ()
-        expected = {kind.prefix + name: np.full(shape, value, np.float32) for name, (shape, value) in constants.items()}
+        expected = {
+            kind.prefix + name: np.full(shape, value, np.int64 if isinstance(value, int) else np.float32)
+            for name, (shape, value) in constants.items()
+        }
         assert not_identical(written, expected) == ()
 
 

@@ -132,7 +132,7 @@ class Architecture:
         square: Whether images and patches must be square: the class takes roots of numbers of patches.
         masks: Whether what is written can have a token for masked patches.
         unused: Tensors that it may have besides.
-        added: Shape and value of constants that it has besides, by names without the prefix.
+        added: Shape and value of constants that it has besides, by names without the prefix; whole numbers are int64.
         fits: Whether a file holds this variant of the class, by `config.json` and the names of its tensors without the
             prefix; the first variant that fits counts.
         written: Which configs that it can hold it is chosen for: `any`, only such as came from its model type (`back`)

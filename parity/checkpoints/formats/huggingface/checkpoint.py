@@ -144,7 +144,7 @@ def write(
     dtype = next(iter(dtypes_of(tensors).values()))
     data["dtype"] = dtype.name
     added = {
-        architecture.prefix + name: np.full(shape, value, dtype)
+        architecture.prefix + name: np.full(shape, value, np.int64 if isinstance(value, int) else dtype)
         for name, (shape, value) in architecture.added(config).items()
     }
     theirs = Theirs(fill(architecture.entries, config, source=str(path)), tensors, added=added)

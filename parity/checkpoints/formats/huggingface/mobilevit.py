@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ....configs.mobilevit import MobileVitConfig, rounded
+from ...shapes import Shape
 from .. import mobilevit_names, mobilevit_shapes
-from ..translate import Entry, Unused
+from ..translate import Entry, Unused, fill
 from .architecture import ACTIVATIONS, Architecture, Json, Setting
 
 _SETTINGS = (
@@ -37,6 +39,7 @@ _EXPECTED = dict(conv_kernel_size=3, output_stride=32)
 _DEPTHS_1, _DEPTHS_2 = (1, 3, 1, 1, 1), (1, 2, 1, 1, 1)
 _BLOCKS = (2, 4, 3)
 _NECK, _HIDDEN = (16, 32, 64, 96, 128, 160, 640), (144, 192, 240)
+_HEAD = Entry("head.fc", "classifier")
 # The widths that `width_multiplier` is of.
 _WIDTHS, _UNITS = (64, 128, 256, 384, 512), (128, 192, 256)
 
@@ -107,6 +110,13 @@ def _write_second(config: MobileVitConfig) -> dict[str, Any]:
     }
 
 
+def _counted(table: tuple[Entry, ...], config: MobileVitConfig) -> dict[str, tuple[Shape, int]]:
+    """How many batches each BatchNorm has seen, which nothing here counts, and which transformers misses in a file."""
+    filled = fill((*table, _HEAD), config, source="transformers")
+    means = [name for entry in filled for name in entry.theirs if name.endswith(".running_mean")]
+    return {name.replace("running_mean", "num_batches_tracked"): ((), 0) for name in means}
+
+
 def _three(values: Sequence[int]) -> list[int]:
     return _padded([value for value in values if value], 3)
 
@@ -127,7 +137,8 @@ _FIRST = Architecture(
     write=_write_first,
     infer=mobilevit_shapes.infer,
     table=mobilevit_names.mobilevit(),
-    head=(Entry("head.fc", "classifier"),),
+    added=partial(_counted, mobilevit_names.mobilevit()),
+    head=(_HEAD,),
     base="mobilevit.",
     prefixed=True,
     labels=True,
@@ -142,6 +153,7 @@ _SECOND = replace(
     read=_read_second,
     write=_write_second,
     table=mobilevit_names.mobilevitv2(),
+    added=partial(_counted, mobilevit_names.mobilevitv2()),
     base="mobilevitv2.",
 )
 _MODEL: dict[str, Any] = dict(head=(), labels=False)
