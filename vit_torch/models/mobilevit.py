@@ -42,7 +42,7 @@ class MobileVit(Model):
         self.execution = execution
         given: dict[str, Any] = dict(act=config.act, eps=config.norm_eps)
         self.stem = ConvNormAct(config.in_chans, config.stem_dim, kernel_size=3, stride=2, **given)
-        self.stages = nn.ModuleList([make_stage(config, stage) for stage in range(config.num_stages)])
+        self.stages: Any = nn.ModuleList([make_stage(config, stage) for stage in range(config.num_stages)])
         self.final_conv = ConvNormAct(config.dims[-1], config.out_dim, **given) if config.out_dim else None
         self.head = ClassifierHead(config.width, config.num_classes)
 
