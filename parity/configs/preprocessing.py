@@ -13,6 +13,7 @@ from .fields import check_fields
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 CropMode = Literal["center", "squash", "border"]
 CropRounding = Literal["even", "down"]
+ChannelOrder = Literal["rgb", "bgr"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -37,6 +38,8 @@ class Preprocessing:
         crop_rounding: Where the crop begins when the rest is odd: half a pixel goes to the even neighbour (torchvision,
             timm, open_clip) or down (transformers).
         fill: What `border` fills up with, 0 to 255; None for `mean` (timm). open_clip has 0.
+        channel_order: Whether the channels of an input are those of the image, or the other way round (MobileViTs in
+            transformers); `mean` and `std` are in the order of the image.
     """
 
     mean: tuple[float, ...] = IMAGENET_MEAN
@@ -46,6 +49,7 @@ class Preprocessing:
     crop_mode: CropMode = "center"
     crop_rounding: CropRounding = "even"
     fill: int | None = None
+    channel_order: ChannelOrder = "rgb"
 
     def __post_init__(self) -> None:
         """Raises ValueError where a field can't be used."""

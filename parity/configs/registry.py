@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .base import ModelConfig
 from .fields import check_fields, check_values, parts_of, shown
+from .mobilevit import MobileVitConfig
 from .models import NORMALIZATIONS
 from .preprocessing import Preprocessing
 from .pvt import PvtConfig
@@ -30,6 +31,7 @@ FAMILIES: dict[str, type[Config]] = {
     "swin": SwinConfig,
     "pvt": PvtConfig,
     "resnet": ResNetConfig,
+    "mobilevit": MobileVitConfig,
 }
 
 

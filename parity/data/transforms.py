@@ -88,11 +88,12 @@ def resize(image: np.ndarray, size: tuple[int, int], interpolation: Interpolatio
 
 
 def normalize(images: np.ndarray, preprocessing: Preprocessing, dtype: Any = np.float32) -> np.ndarray:
-    """(images / 255 - mean) / std.
+    """(images / 255 - mean) / std, with the channels in the model's order.
 
     Args:
         images: uint8 (..., c).
-        preprocessing: The fields `mean` and `std`, one value for each channel or one for all, are used.
+        preprocessing: The fields `mean` and `std`, one value for each channel or one for all, and `channel_order` are
+            used.
         dtype: The type of the result; what is narrower than float32 is computed in float32.
 
     Returns:
@@ -107,7 +108,8 @@ def normalize(images: np.ndarray, preprocessing: Preprocessing, dtype: Any = np.
         raise ValueError(f"images: got {images.shape[-1]} channels, expected {len(preprocessing.mean)}, as mean has")
     compute = np.result_type(dtype, np.float32)
     mean, std = (np.asarray(values, compute) for values in (preprocessing.mean, preprocessing.std))
-    return ((images.astype(compute) / compute.type(255) - mean) / std).astype(dtype, copy=False)
+    normal = ((images.astype(compute) / compute.type(255) - mean) / std).astype(dtype, copy=False)
+    return normal if preprocessing.channel_order == "rgb" else np.ascontiguousarray(normal[..., ::-1])
 
 
 def check_image(image: np.ndarray) -> None:

@@ -1,35 +1,15 @@
-"""Every registered model against timm's entries: constructor arguments and parameter counts, without a framework.
-
-`tests/data/timm_entries.jsonl` holds, for each pretrained tag of timm 1.0.31, `timm_swin_entries.jsonl` of its Swin
-Transformers, and `timm_pvt_entries.jsonl` of its PVTs, what timm's own `create_model` passed to the constructor and how
-many parameters came of it.
-"""
+"""Every flat ViT against timm's entries: constructor arguments and parameter counts, without a framework."""
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
+from timm_entries import ARCHITECTURES, ENTRIES, at_the_size_of, constructor_arguments
 
 from parity import configs
 from parity.checkpoints import parameter_count
-from parity.configs import VitConfig
-from parity.configs.stem import kernel_sides
-
-DATA = Path(__file__).parents[1] / "data"
-
-
-def read(file: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (DATA / file).read_text().splitlines()]
-
-
-ENTRIES, SWIN_ENTRIES = read("timm_entries.jsonl"), read("timm_swin_entries.jsonl")
-PVT_ENTRIES, HYBRID_ENTRIES = read("timm_pvt_entries.jsonl"), read("timm_hybrid_entries.jsonl")
-ARCHITECTURES = {entry["name"].split(".")[0] for entry in (*ENTRIES, *SWIN_ENTRIES, *PVT_ENTRIES, *HYBRID_ENTRIES)}
 
 # No config without its parameter count: the models that timm lacks. A change here changes what a test model is.
 NOT_IN_TIMM = {
@@ -75,20 +55,6 @@ BLOCKS = {
     "vision_transformer.DiffParallelScalingBlock": ("parallel_scaling", True),
 }
 ROPES = {"cat": "axial", "dinov3": "centered", "mixed": "mixed"}
-
-
-def constructor_arguments(entry: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of timm's VisionTransformer; the distilled class passes most of them on."""
-    arguments = dict(entry["kwargs"])
-    return arguments.pop("kwargs", {}) | arguments
-
-
-def at_the_size_of(entry: dict[str, Any]) -> configs.Config:
-    """Our config with the classes and the image size of an entry."""
-    arguments = constructor_arguments(entry)
-    return configs.get(
-        entry["name"].split(".")[0], num_classes=arguments["num_classes"], image_size=arguments["img_size"]
-    )
 
 
 def fields(entry: dict[str, Any]) -> dict[str, Any]:
@@ -262,100 +228,6 @@ def test_fields_and_parameter_count(entry):
     expected = fields(entry)
     assert {name: getattr(config, name) for name in expected} == expected
     assert parameter_count(config) == entry["params"]
-
-
-@pytest.mark.parametrize("entry", SWIN_ENTRIES, ids=[entry["name"] for entry in SWIN_ENTRIES])
-def test_fields_and_parameter_count_of_swin(entry):
-    """Of SwinTransformer and SwinTransformerV2; every argument is read."""
-    config, arguments = at_the_size_of(entry), dict(entry["kwargs"])
-    take, dim, windows = arguments.pop, entry["kwargs"]["embed_dim"], entry["kwargs"]["window_size"]
-    expected = dict(
-        version=2 if entry["class"] == "SwinTransformerV2" else 1,
-        image_size=tuple(take("img_size")),
-        patch_size=(take("patch_size", 4),) * 2,
-        in_chans=take("in_chans"),
-        num_classes=take("num_classes"),
-        embed_dim=take("embed_dim"),
-        mlp_dim=int(dim * take("mlp_ratio", 4.0)),
-        depths=tuple(take("depths")),
-        num_heads=tuple(take("num_heads")),
-        window_sizes=tuple(windows) if isinstance(take("window_size"), list) else (windows,) * 4,
-        trained_windows=tuple(take("pretrained_window_sizes", ())),
-        window_fit="shrink",
-        act="gelu",
-        norm_eps=1e-5,
-    )
-    assert arguments == {}
-    assert {name: getattr(config, name) for name in expected} == expected
-    assert parameter_count(config) == entry["params"]
-    if configs.hub_ids(entry["name"].split(".")[0])[0] == f"timm/{entry['name']}":
-        images = {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in vars(config.preprocessing).items()
-        }
-        assert {name: images[name] for name in entry["images"]} == entry["images"]
-
-
-@pytest.mark.parametrize("entry", HYBRID_ENTRIES, ids=[entry["name"] for entry in HYBRID_ENTRIES])
-def test_fields_and_parameter_count_of_hybrids(entry):
-    """Of VisionTransformer with what embeds patches made before; every argument is read, and names say the patches."""
-    config, arguments = VitConfig.of(at_the_size_of(entry)), dict(entry["kwargs"])
-    take, stride = arguments.pop, re.search(r"_s(\d+)|mci", entry["name"])
-    assert stride is not None
-    # Eight places of a map that is four times as small.
-    patch = 32 if "_p8_" in entry["name"] else int(stride.group(1) or 16)
-    expected = dict(
-        image_size=tuple(take("img_size")),
-        patch_size=(patch,) * 2,
-        in_chans=take("in_chans"),
-        num_classes=take("num_classes"),
-        embed_dim=take("embed_dim"),
-        depth=take("depth"),
-        num_heads=take("num_heads"),
-        mlp_dim=4 * entry["kwargs"]["embed_dim"],
-        pos_embed_prefix="none" if take("no_embed_class", False) else "all",
-    )
-    # Places of the map in one of its patches.
-    places = take("patch_size")
-    if config.stem == "bit":
-        assert kernel_sides(config) == (places, places)
-    assert not arguments
-    assert {field: getattr(config, field) for field in expected} == expected
-    assert parameter_count(config) == entry["params"]
-    images = entry["images"]
-    found = config.preprocessing
-    assert (list(found.mean), list(found.std), found.interpolation) == (
-        images["mean"],
-        images["std"],
-        images["interpolation"],
-    )
-
-
-@pytest.mark.parametrize("entry", PVT_ENTRIES, ids=[entry["name"] for entry in PVT_ENTRIES])
-def test_fields_and_parameter_count_of_pvt(entry):
-    """Of PyramidVisionTransformerV2; every argument is read."""
-    config, arguments = configs.get(entry["name"].split(".")[0]), dict(entry["kwargs"])
-    take, dims = arguments.pop, entry["kwargs"]["embed_dims"]
-    ratios = take("mlp_ratios", (8, 8, 4, 4))
-    expected = dict(
-        in_chans=take("in_chans"),
-        num_classes=take("num_classes"),
-        embed_dims=tuple(take("embed_dims")),
-        mlp_dims=tuple(dim * ratio for dim, ratio in zip(dims, ratios, strict=True)),
-        depths=tuple(take("depths")),
-        num_heads=tuple(take("num_heads")),
-        sr_ratios=(8, 4, 2, 1),
-        linear=take("linear", False),
-        norm_eps=1e-6,
-        embed_norm_eps=1e-5,
-    )
-    assert arguments == {}
-    assert {name: getattr(config, name) for name in expected} == expected
-    assert parameter_count(config) == entry["params"]
-    images = {
-        key: list(value) if isinstance(value, tuple) else value for key, value in vars(config.preprocessing).items()
-    }
-    assert {name: images[name] for name in entry["images"]} == entry["images"]
 
 
 def test_the_comparison_can_fail():

@@ -33,7 +33,10 @@ LINES: dict[str, list[tuple[str, str]]] = {
         ),
     ],
     "parity/checkpoints/shapes/__init__.py": [
-        ("from . import pvt, resnet, swin, vit\n", "from . import pvt, resnet, swin, toy_pyramid, toy_towers, vit\n"),
+        (
+            "from . import mobilevit, pvt, resnet, swin, vit\n",
+            "from . import mobilevit, pvt, resnet, swin, toy_pyramid, toy_towers, vit\n",
+        ),
         (
             '    "vit": vit,\n',
             '    "vit": vit,\n    "toy_pyramid": toy_pyramid,\n    "toy_towers": toy_towers,\n',

@@ -34,6 +34,10 @@ def settings(kind: Architecture) -> dict[str, Any]:
         )
     if kind.model_type == "resnet":
         tower = dict(embedding_size=4, hidden_sizes=[16, 32], depths=[2, 1])
+    if kind.model_type == "mobilevit":
+        tower = dict(neck_hidden_sizes=[8, 8, 12, 16, 16, 24, 20], hidden_sizes=[8, 12, 16], num_attention_heads=2)
+    if kind.model_type == "mobilevitv2":
+        tower = dict(width_multiplier=0.125, n_attn_blocks=[1, 2, 1], ffn_multiplier=2)
     if "use_swiglu_ffn" in kind.expected:
         tower |= dict(kind.expected)
     data = {"architectures": [kind.name], "model_type": kind.model_type}
@@ -45,7 +49,7 @@ def tensors_of(kind: Architecture, data: Mapping[str, Any]) -> dict[str, np.ndar
     config = kind.config(data)
     shapes = their_shapes(fill(kind.entries, config, source=kind.name))
     shapes |= {kind.prefix + name: shape for name, (shape, _) in kind.added(config).items()}
-    return {name: value.astype(np.float32) for name, value in random_parameters(shapes).items()}
+    return {name: np.asarray(value, np.float32) for name, value in random_parameters(shapes).items()}
 
 
 def saved(path: Path, data: Mapping[str, Any], tensors: dict[str, np.ndarray], **documents: Any) -> Path:

@@ -37,7 +37,9 @@ def test_a_part_of_the_preprocessing_is_said_and_the_rest_is_still_assumed(file:
 
 
 def test_preprocessing_isnt_assumed_where_each_part_is_said(file: Path) -> None:
-    images = dict(mean=[0.1] * 3, std=[0.2] * 3, interpolation="bilinear", crop_pct=1.0, crop_mode="squash")
+    images = dict(
+        mean=[0.1] * 3, std=[0.2] * 3, interpolation="bilinear", crop_pct=1.0, crop_mode="squash", channel_order="rgb"
+    )
     left = listed(open_checkpoint(file, preprocessing=images))
     assert left["preprocessing"].startswith("preprocessing crop_rounding=even:")
     assert "preprocessing" not in listed(open_checkpoint(file, preprocessing=images | {"crop_rounding": "down"}))

@@ -186,13 +186,11 @@ def test_files_of_google(pattern, tmp_path):
     )
     peer.load_pretrained(str(tmp_path / "file.npz"))
     state = {key: value.numpy() for key, value in state_of(peer).items()}
-    assert {key: np.array_equal(value, found.tensors[key]) for key, value in state.items()} == dict.fromkeys(
-        state, True
-    )
+    same = {key: np.array_equal(value, found.tensors[key]) for key, value in state.items()}
+    assert same == dict.fromkeys(state, True)
     single = {name: value.astype(np.float32).astype(np.float64) for name, value in arrays.items()}
-    config = configs.replace(
-        config, image_size=tuple(patches * side for patches, side in zip((3, 5), config.patch_size))
-    )
+    height, width = config.patch_size
+    config = configs.replace(config, image_size=(3 * height, 5 * width))
     images = random_images(config, batch_size=2)
     with jax.enable_x64(True):
         expected = {"tokens": np.asarray(google(single, jnp.asarray(images), config.stem_depths))}

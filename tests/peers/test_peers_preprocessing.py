@@ -196,7 +196,10 @@ PUBLISHED = {
     "0 to 1": ("Beit", {"do_normalize": False}),
     "0 to 255": ("ViT", {"do_rescale": False, "image_mean": [127.5] * 3, "image_std": [127.5] * 3}),
 }
-SETTINGS = {name: (name, {}) for name in DEFAULTS} | PUBLISHED
+# MobileViT's own would resize to less than it crops.
+SAID = {"MobileViT": {"size": {"shortest_edge": 288}, "crop_size": {"height": 256, "width": 256}, "resample": 2}}
+SETTINGS = {name: (name, SAID.get(name, {})) for name in DEFAULTS} | PUBLISHED
+SETTINGS["MobileViT, as it is"] = ("MobileViT", SAID["MobileViT"] | {"do_flip_channel_order": False})
 PILLOW = [name for name, (processor, _) in SETTINGS.items() if processor not in ("Siglip2", "DINOv3ViT")]
 
 

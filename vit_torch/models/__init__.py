@@ -12,6 +12,7 @@ from parity.configs import Config, Execution
 from parity.configs.pretrained import requested
 
 from .base import Model
+from .mobilevit import MobileVit
 from .pvt import PyramidVisionTransformer
 from .resnet import ResNet
 from .swin import SwinTransformer
@@ -23,6 +24,7 @@ MODELS: dict[str, Callable[..., Model]] = {
     "swin": SwinTransformer,
     "pvt": PyramidVisionTransformer,
     "resnet": ResNet,
+    "mobilevit": MobileVit,
 }
 
 __all__ = ["MODELS", "Model", "VisionTransformer", "create_model", "list_models"]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...configs import Config, VitConfig, close_match, get, names, replace
+from ...configs.mobilevit import MobileVitConfig
 from ...configs.pvt import PvtConfig
 from ...configs.registry import FAMILIES
 from ...configs.resnet import ResNetConfig
@@ -61,11 +62,11 @@ def _clip(config: VitConfig) -> bool:
     return config.pre_norm and config.rope is None and config.block == "pre_norm"
 
 
-def _first(config: SwinConfig) -> bool:
+def _first(config: SwinConfig | MobileVitConfig) -> bool:
     return config.version == 1
 
 
-def _second(config: SwinConfig) -> bool:
+def _second(config: SwinConfig | MobileVitConfig) -> bool:
     return config.version == 2
 
 
@@ -117,6 +118,8 @@ TABLE = (
     Numerics("huggingface", "Swin", _first, dict(window_fit="shrink_both", shift_mask=-100.0), SwinConfig),
     Numerics("huggingface", "Swin V2", _second, dict(window_fit="shrink_height", shift_mask=-200.0), SwinConfig),
     Numerics("huggingface", "PVT v2", _any, dict(norm_eps=1e-6, embed_norm_eps=1e-6), PvtConfig),
+    Numerics("huggingface", "MobileViT", _first, dict(norm_eps=1e-5, patch_fit="bilinear"), MobileVitConfig),
+    Numerics("huggingface", "MobileViT v2", _second, dict(norm_eps=1e-5, patch_fit="zeros"), MobileVitConfig),
     Numerics("huggingface", "ResNet", _any, dict(norm_eps=1e-5), ResNetConfig),
     Numerics("torchvision", "Swin", _any, dict(window_fit="pad", shift_mask=-100.0, norm_eps=1e-5), SwinConfig),
     Numerics(
@@ -179,6 +182,7 @@ def _of_timm(config: Config, name: str) -> dict[str, Any] | None:
 _SIZES = (
     *("image_size", "patch_size", "num_classes", "embed_dim", "depth", "num_heads", "num_kv_heads", "mlp_dim"),
     *("depths", "window_sizes", "trained_windows", "embed_dims", "mlp_dims", "sr_ratios"),
+    *("stem_dim", "dims", "expand_ratio", "transformer_dims", "transformer_depths", "out_dim"),
 )
 _TRAINING = ("drop_rate", "attn_drop_rate", "drop_path_rate", "preprocessing", "dynamic_image_size", "layer_scale_init")
 

@@ -24,7 +24,7 @@ from ..checkpoint import Checkpoint
 from ..containers.document import find_json, read_json
 from ..containers.files import WRITTEN_BY, Directory, is_by_us, write_directory
 from ..shapes import Shape, parameter_shapes
-from . import timm_pvt, timm_resnet, timm_swin
+from . import timm_mobilevit, timm_pvt, timm_resnet, timm_swin
 from .canonical import Known, infer
 from .foreign import checkpoint_of
 from .meta_names import MASK_TOKEN
@@ -69,7 +69,7 @@ def is_timm(path: Path) -> bool:
 
 
 # The other families: modules with the same functions.
-_FAMILIES: tuple[ModuleType, ...] = (timm_swin, timm_pvt, timm_resnet)
+_FAMILIES: tuple[ModuleType, ...] = (timm_swin, timm_pvt, timm_resnet, timm_mobilevit)
 # The families that have names here.
 HOLDS: tuple[type[Config], ...] = (VitConfig, *(family.FAMILY for family in _FAMILIES))
 TARGET = Directory(documents=(CONFIG,), is_ours=lambda path: is_timm(path) and is_by_us(path / CONFIG))
@@ -124,7 +124,9 @@ def _of_document(file: Path, shapes: Mapping[str, Shape], given: Given) -> tuple
                 return _of_family(family, data, name, given), name
         if name not in architectures():
             known = [*architectures(), *(one for family in _FAMILIES for one in family.architectures())]
-            which = f"expected one of timm's ViTs, Swin Transformers, PVTs or ResNets{close_match(name, known)}"
+            which = (
+                f"expected one of timm's ViTs, Swin Transformers, PVTs, ResNets or MobileViTs{close_match(name, known)}"
+            )
             raise ValueError(f"architecture: got {name!r}, {which}; name the model that it is like with --model NAME")
         config = config_of(data, name, shapes)
         _check_classes(config, shapes, given)
@@ -165,6 +167,8 @@ def write(path: str | Path, config: Config, tensors: Mapping[str, np.ndarray], *
         CheckpointError: timm has no architecture and arguments for the config, or something else is in the way.
     """
     path = Path(path)
+    if config.preprocessing.channel_order != "rgb":
+        raise CheckpointError(f"{path}: preprocessing.channel_order: got 'bgr', expected 'rgb', which is all timm has")
     family = next((family for family in _FAMILIES if isinstance(config, family.FAMILY)), None)
     if family is not None:
         architecture, arguments = family.expressed(path, config, name)

@@ -27,7 +27,8 @@ from ..containers.tree import NOTHING
 
 # How the patch embedding's name ends in each project's files: what comes before it is a prefix.
 _BASES = (
-    r"(?:(?:vit|deit|beit|data2vec_vision|ijepa|dinov2|dinov2_with_registers|swin|swinv2|pvt_v2|segformer|resnet|vision_model)"
+    r"(?:(?:vit|deit|beit|data2vec_vision|ijepa|dinov2|dinov2_with_registers|swin|swinv2|pvt_v2|segformer|resnet|mobilevit"
+    r"|mobilevitv2|vision_model)"
     r"[./])?"
 )
 ANCHORS: Mapping[str, re.Pattern[str]] = {
@@ -40,23 +41,29 @@ ANCHORS: Mapping[str, re.Pattern[str]] = {
         "torchvision_swin": r"features\.1\.0\.norm1\.weight",
         "huggingface": rf"{_BASES}(?:embeddings[./](?:patch_embeddings?)[./](?:projection[./])?(?:weight|kernel)"
         r"|(?:encoder\.layers\.0\.patch_embedding|encoder\.patch_embeddings\.0|stages\.0\.patch_embeddings)"
-        r"\.proj\.weight|embedder\.embedder\.convolution\.weight)",
+        r"\.proj\.weight|embedder\.embedder\.convolution\.weight|conv_stem\.convolution\.weight)",
         "pvt": r"patch_embed1\.proj\.weight",
+        "cvnets": r"conv_1\.block\.conv\.weight",
         "google": r"embedding[./]kernel",
         "canonical": r"patch_embed\.(?:proj(?:\.0)?|(?:stem|backbone)\.0\.conv)\.weight"
-        r"|(?<!visual\.)layer1\.0\.conv1\.weight",
+        r"|(?<!visual\.)layer1\.0\.conv1\.weight|(?<!patch_embed\.)(?<!patch_embed\.backbone\.)stem\.conv\.weight",
     }.items()
 }
 # The projects whose names are canonical, or nearly, and those with several.
 _KINDS = {
-    "timm": ("canonical", "pvt"),
+    "timm": ("canonical", "pvt", "cvnets"),
     "meta": ("canonical",),
     "microsoft": ("canonical",),
     "torchvision": ("torchvision", "torchvision_swin"),
 }
-OWNERS = {"canonical": "timm", "pvt": "timm", "torchvision_swin": "torchvision"}
+OWNERS = {"canonical": "timm", "pvt": "timm", "cvnets": "timm", "torchvision_swin": "torchvision"}
 # What the head is called, and the names that one linear layer of it may be under.
-_HEADS = {"canonical": ("head", "head"), "torchvision": ("heads.head", "heads"), "huggingface": ("classifier",) * 2}
+_HEADS = {
+    "canonical": ("head", "head"),
+    "torchvision": ("heads.head", "heads"),
+    "huggingface": ("classifier",) * 2,
+    "cvnets": ("classifier",) * 2,
+}
 # Heads that wrappers put beside a model, or beside what it is in: Lightning's, solo-learn's, a linear probe's.
 _HEAD = re.compile(
     r"(?P<above>(?:.*?\.)??)(?P<head>(?!lm_head|head_dist)(?:\w+_)?(?:heads?|classifiers?|linear|fc|logits|regressor)(?:_\w+)?"

@@ -13,7 +13,7 @@ from types import ModuleType
 import numpy as np
 
 from ...configs import Config, family
-from . import pvt, resnet, swin, vit
+from . import mobilevit, pvt, resnet, swin, vit
 
 Shape = tuple[int, ...]
 
@@ -23,6 +23,7 @@ _FAMILIES: dict[str, ModuleType] = {
     "swin": swin,
     "pvt": pvt,
     "resnet": resnet,
+    "mobilevit": mobilevit,
 }
 
 # What BatchNorm has besides parameters: it travels with them, and no optimiser changes it.

@@ -159,7 +159,7 @@ class Architecture:
     square: bool = False
     masks: bool = False
     unused: tuple[Unused, ...] = ()
-    added: Callable[[Any], dict[str, tuple[Shape, float]]] = _nothing
+    added: Callable[[Any], Mapping[str, tuple[Shape, float]]] = _nothing
     fits: Callable[[Json, Collection[str]], bool] = _always
     written: Literal["any", "back", "own", "never"] = "any"
 

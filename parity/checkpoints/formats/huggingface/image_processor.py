@@ -62,6 +62,18 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         _BICUBIC, HALF, HALF, size={"shortest_edge": 384}, default_to_square=False, crop_pct=224 / 256
     ),
     "DINOv3ViT": _defaults(_BILINEAR, IMAGENET_MEAN, IMAGENET_STD),
+    # Without a file the class would resize to less than it cuts; published files say 288.
+    "MobileViT": _defaults(
+        _BICUBIC,
+        HALF,
+        HALF,
+        size={"shortest_edge": 288},
+        crop_size={"height": 256, "width": 256},
+        do_center_crop=True,
+        default_to_square=False,
+        do_normalize=False,
+        do_flip_channel_order=True,
+    ),
 }
 
 # The class for a `model_type`, as AutoImageProcessor has it.
@@ -87,6 +99,8 @@ PROCESSORS: dict[str, str] = {
     "pvt_v2": "Pvt",
     "segformer": "Segformer",
     "resnet": "ConvNext",
+    "mobilevit": "MobileViT",
+    "mobilevitv2": "MobileViT",
 }
 
 
@@ -136,6 +150,8 @@ def _read(data: Mapping[str, Any], model_type: str | None) -> ImageProcessor:
         cut = _pair("crop_size", _size(settings["crop_size"], square=True))
     elif mode == "center":
         raise ValueError(f"size: got {size} without a crop, expected images of one size")
+    if processor == "MobileViT":
+        settings["do_normalize"] = False  # which that class doesn't do, whatever its file says
     mean, std = _normalisation(settings, channels=3)
     preprocessing = Preprocessing(
         mean=mean,
@@ -144,6 +160,7 @@ def _read(data: Mapping[str, Any], model_type: str | None) -> ImageProcessor:
         crop_pct=crop_pct_of(resized, cut),
         crop_mode=mode,
         crop_rounding="down",
+        channel_order="bgr" if settings.get("do_flip_channel_order") else "rgb",
     )
     return ImageProcessor(preprocessing, cut)
 
@@ -162,7 +179,8 @@ def to_huggingface(
         patch_size: Side of a patch; only SigLIP 2's class asks for it.
 
     Raises:
-        ValueError: What transformers can't say: borders, and short sides of inputs that aren't square.
+        ValueError: What transformers can't say: borders, short sides of inputs that aren't square, and another order of
+            channels of normalised images.
     """
     if processor not in DEFAULTS:
         raise ValueError(f"processor: got {processor!r}, expected one of {', '.join(DEFAULTS)}")
@@ -187,6 +205,14 @@ def to_huggingface(
             "crop_size": {"height": image_size[0], "width": image_size[1]},
         }
     if processor == "ConvNext" or (processor == "Segformer" and others["do_center_crop"]):  # which have no crop to say
+        processor = "ViT"
+    is_plain = (set(preprocessing.mean), set(preprocessing.std)) == ({0.0}, {1.0})
+    if processor == "MobileViT" and is_plain and preprocessing.crop_mode == "center":
+        others["do_flip_channel_order"] = preprocessing.channel_order == "bgr"
+    elif preprocessing.channel_order == "bgr":
+        expected = "'rgb', or images from 0 to 1 that are cropped, for MobileViT's class, which alone turns it round"
+        raise ValueError(f"channel_order: got 'bgr', expected {expected}")
+    elif processor == "MobileViT":
         processor = "ViT"
     return {
         "image_processor_type": f"{processor}ImageProcessor",

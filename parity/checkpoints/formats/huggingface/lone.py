@@ -50,6 +50,8 @@ _HIERARCHIES = {
     r"encoder\.layers\.0\.blocks\.0\..*\.logit_scale": "Swinv2",
     r"encoder\.layers\.0\.blocks\.0\..*": "Swin",
     r"embedder\.embedder\.convolution\.weight": "ResNet",
+    r"encoder\.layer\.\d\.transformer\.layer\.0\.ffn\.conv1\.convolution\.weight": "MobileViTV2",
+    r"conv_stem\.convolution\.weight": "MobileViT",
 }
 _TOWERS = ("CLIP", "Siglip", "Siglip2")
 
@@ -242,7 +244,7 @@ def _purpose(file: _File, family: str) -> str:
         return "VisionModelWithProjection" if file.has(r"visual_projection\.weight") else "VisionModel"
     for beside, purpose in (
         (r"cls_classifier\.weight", "ForImageClassificationWithTeacher"),
-        (r"decode_head\..*", "ForSemanticSegmentation"),
+        (r"(?:decode|segmentation)_head\..*", "ForSemanticSegmentation"),
         (r"decoder\.decoder_.*", "ForPreTraining"),
         (r"decoder\.0\.weight|lm_head\.weight", "ForMaskedImageModeling"),
     ):

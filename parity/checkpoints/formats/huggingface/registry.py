@@ -9,7 +9,7 @@ from ....configs import Config, VitConfig, close_match, replace
 from ....configs.swin import SwinConfig
 from ...accounting import CheckpointError
 from ..foreign import essence
-from . import beit, clip, dino, pvt, resnet, swin, vit
+from . import beit, clip, dino, mobilevit, pvt, resnet, swin, vit
 from .architecture import Architecture, Json
 
 ARCHITECTURES: tuple[Architecture, ...] = (
@@ -19,6 +19,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     *clip.ARCHITECTURES,
     *swin.ARCHITECTURES,
     *pvt.ARCHITECTURES,
+    *mobilevit.ARCHITECTURES,
     *resnet.ARCHITECTURES,
 )
 MODEL_TYPES = tuple(dict.fromkeys(architecture.model_type for architecture in ARCHITECTURES))
