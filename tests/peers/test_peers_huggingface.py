@@ -14,7 +14,9 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+import test_peers_mobilevit_files
 import test_peers_pvt_files
+import test_peers_resnet
 import test_peers_swin_files
 import torch
 import transformers
@@ -233,7 +235,8 @@ def test_every_class_is_held_against_its_own():
     flat = {kind.name for kind in ARCHITECTURES if kind.family is VitConfig}
     assert {name for name, _ in CASES.values()} | backbones == flat | backbones
     others = {kind.name for kind in ARCHITECTURES} - flat
-    assert others == {*test_peers_swin_files.CLASSES, *test_peers_pvt_files.CLASSES}
+    files = (test_peers_swin_files, test_peers_pvt_files, test_peers_resnet, test_peers_mobilevit_files)
+    assert others == {name for file in files for name in file.CLASSES}
 
 
 @pytest.mark.parametrize(

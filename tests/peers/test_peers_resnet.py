@@ -25,6 +25,7 @@ from parity.compare import compare
 from parity.configs.resnet import ResNetConfig
 from parity.tolerances import FORWARD, PEERS
 
+CLASSES = ["ResNetForImageClassification", "ResNetModel"]
 NAMES = sorted(ResNetConfig.registered)
 SMALL = {
     name: configs.get(name, depths=(2, 1, 2), num_classes=7, image_size=(61, 52)) for name in NAMES[:2] + NAMES[-2:]
@@ -118,7 +119,7 @@ def test_files_of_torchvision_and_timm(name, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["basic", "bottleneck"])
-@pytest.mark.parametrize("name", ["ResNetForImageClassification", "ResNetModel"])
+@pytest.mark.parametrize("name", CLASSES)
 def test_files_of_transformers(name, kind, tmp_path):
     """What transformers saves is read, with `config.json` and without, gives the same, and comes back."""
     first = 12 if kind == "basic" else 48

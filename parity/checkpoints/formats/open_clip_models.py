@@ -68,6 +68,8 @@ _TRUNKS: Mapping[str, tuple[int, str]] = {
     "EVA02-E-14-plus": (1024, "eva02_enormous_patch14_clip_224"),
     "EVA02-L-14": (768, "eva02_large_patch14_clip_224"),
     "EVA02-L-14-336": (768, "eva02_large_patch14_clip_336"),
+    "MobileCLIP-B": (512, "vit_base_mci_224"),
+    "MobileCLIP2-B": (512, "vit_base_mci_224"),
     "MobileCLIP2-L-14": (768, "vit_large_patch14_clip_224"),
     "PE-Core-B-16": (1024, "vit_pe_core_base_patch16_224"),
     "PE-Core-L-14-336": (1024, "vit_pe_core_large_patch14_336"),
