@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 
 from parity import configs
 from parity.checkpoints import Checkpoint, CheckpointError, open_checkpoint
-from parity.checkpoints.formats import meta
+from parity.checkpoints.formats import meta, timm
 from parity.checkpoints.formats.timm import their_name
 from parity.compare import not_identical
 from parity.configs import Config
@@ -234,6 +234,17 @@ def test_a_head_that_was_changed_after_its_document_is_asked_for(tmp_path):
     with pytest.raises(CheckpointError, match=r"num_classes: got 1000, but the head in the file has 10; .*=10 "):
         open_checkpoint(path)
     assert is_model(open_checkpoint(path, num_classes=10))
+
+
+@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "pvt_v2_b0", "resnet18", "mobilevit_xxs"])
+def test_a_head_of_a_hierarchy_that_was_changed_after_its_document_is_asked_for(name, tmp_path):
+    config = configs.replace(configs.get(name), num_classes=4)
+    timm.write(tmp_path / "model", config, parameters(config), name=name)
+    file = tmp_path / "model" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"num_classes": 1000}))
+    with pytest.raises(CheckpointError, match=r"num_classes: got 1000, but the head in the file has 4; .*=4 "):
+        open_checkpoint(tmp_path / "model")
+    assert open_checkpoint(tmp_path / "model", num_classes=4).config == config
 
 
 @pytest.mark.parametrize("architecture", ["my_vit", "vit_tiny_patch16_224_in21k"])

@@ -41,7 +41,11 @@ __all__ = ["DOCUMENT", "NATIVE", "TARGET", "UNUSED", "WEIGHTS", "is_open_clip", 
 TRUNK = "visual.trunk."
 _PROJECTION = "visual.head.proj"
 _BLOCK = "visual.transformer.resblocks.{i}"
-_KERNELS = ("visual.conv1.weight", f"{TRUNK}patch_embed.proj.weight")
+# MobileCLIP-B has a stem of convolutions.
+_KERNELS = (
+    *("visual.conv1.weight", f"{TRUNK}patch_embed.proj.weight"),
+    f"{TRUNK}patch_embed.backbone.0.conv.weight",
+)
 # What no tensor shows.
 _HIDDEN = ("num_heads", "act", "norm_eps", "global_pool")
 _TEXT = r"(text|transformer|token_embedding|ln_final|text_decoder)\..*|positional_embedding|text_projection|attn_mask"

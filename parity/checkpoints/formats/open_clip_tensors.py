@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...configs import VitConfig
+from ...configs import VitConfig, get
 from ..accounting import CheckpointError
 from ..assumed import Given, say
 from ..shapes import Shape
@@ -74,6 +74,9 @@ def trunk_config(shapes: Mapping[str, Shape], given: Given, *, path: Path) -> Vi
         given: What the user says; collects what is assumed.
         path: What errors call the file.
     """
+    if "patch_embed.stem.0.conv.weight" in shapes:  # MobileCLIP-B, whose class token has no position
+        images = (get("vit_base_mci_224").preprocessing, "that of MobileCLIP")
+        return infer(shapes, given, path=path, known=Known(prefix=("none", "all"), usual_images=images))
     return infer(shapes, given, path=path, known=Known(usual_images=_USUAL_IMAGES))
 
 

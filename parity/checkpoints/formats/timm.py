@@ -121,7 +121,7 @@ def _of_document(file: Path, shapes: Mapping[str, Shape], given: Given) -> tuple
         name = (given.name or str(data["architecture"])).partition(".")[0]
         for family in _FAMILIES:
             if name in family.architectures():
-                return _of_family(family, data, name, given), name
+                return _of_family(family, data, name, shapes, given), name
         if name not in architectures():
             known = [*architectures(), *(one for family in _FAMILIES for one in family.architectures())]
             which = (
@@ -129,7 +129,7 @@ def _of_document(file: Path, shapes: Mapping[str, Shape], given: Given) -> tuple
             )
             raise ValueError(f"architecture: got {name!r}, {which}; name the model that it is like with --model NAME")
         config = config_of(data, name, shapes)
-        _check_classes(config, shapes, given)
+        _check_classes(config, "head", shapes, given)
         is_whole = data.get("model_args") or parameter_shapes(config) == shapes
         given.model = config if given.like is not None or not is_whole else None  # the named one with the arguments
         if not is_whole:
@@ -139,18 +139,22 @@ def _of_document(file: Path, shapes: Mapping[str, Shape], given: Given) -> tuple
         raise CheckpointError(f"{file}: {error}") from None
 
 
-def _of_family(family: ModuleType, data: Mapping[str, Any], name: str, given: Given) -> Config:
+def _of_family(
+    family: ModuleType, data: Mapping[str, Any], name: str, shapes: Mapping[str, Shape], given: Given
+) -> Config:
     """The config of a document of another family; a named model has the document's arguments, too."""
     config: Config = family.config_of(data, name)
+    _check_classes(config, family.CLASSIFIER, shapes, given)
     config = replace(config, preprocessing=images_of(data, config, config.in_chans))
     given.model = config if given.model is not None else None
     return with_fields(config, {field: given.take(field) for field in given.fields})
 
 
-def _check_classes(config: VitConfig, shapes: Mapping[str, Shape], given: Given) -> None:
+def _check_classes(config: Config, classifier: str, shapes: Mapping[str, Shape], given: Given) -> None:
     """Whether the head is the document's: it isn't where somebody put another layer there and saved the model."""
-    head = {name: shape for name, shape in shapes.items() if name.startswith("head.")}
-    classes = head["head.weight"][0] if len(head.get("head.weight", ())) == 2 else 0
+    head = {name: shape for name, shape in shapes.items() if name.startswith(f"{classifier}.")}
+    weight = head.get(f"{classifier}.weight", ())
+    classes = weight[0] if len(weight) == 2 else 0
     # What is no whole head is told with all else that doesn't fit.
     is_whole = all(shape[:1] == (classes,) for shape in head.values())
     if "num_classes" in given.fields or config.num_classes == classes or not is_whole:

@@ -35,7 +35,7 @@ ANCHORS: Mapping[str, re.Pattern[str]] = {
     kind: re.compile(rf"(?P<prefix>(?:.*?[./])??)(?:{ending})")
     for kind, ending in {
         # A tower that was saved alone has no `visual.`, and its convolution the name that a ResNet's first one has.
-        "open_clip": r"visual\.(?:conv1|trunk\.patch_embed\.proj)\.weight"
+        "open_clip": r"visual\.(?:conv1|trunk\.patch_embed\.(?:proj|backbone\.0\.conv))\.weight"
         r"|(?<!visual\.)(?<!embeddings[./])class_embedding",
         "torchvision": r"conv_proj\.(?:weight|conv_bn_relu_0\.0\.weight)",
         "torchvision_swin": r"features\.1\.0\.norm1\.weight",
