@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,18 @@ TOWERS: dict[str, tuple[dict[str, Any], bool]] = {
     "oblong": (dict(image_size=(24, 40), patch_size=(8, 4)), False),
     "partial patches": (dict(image_size=27), False),
 }
+# What MobileCLIP's own code calls timm's tensors.
+MOBILECLIP = [
+    (r"^patch_embed\.backbone\.(\d)\.conv\.", r"patch_emb.\1.block.conv."),
+    (r"^patch_embed\.backbone\.(\d)\.bn\.", r"patch_emb.\1.block.norm."),
+    (r"^blocks\.(\d)\.norm1\.", r"transformer.\1.pre_norm_mha.0."),
+    (r"^blocks\.(\d)\.attn\.qkv\.", r"transformer.\1.pre_norm_mha.1.qkv_proj."),
+    (r"^blocks\.(\d)\.attn\.proj\.", r"transformer.\1.pre_norm_mha.1.out_proj."),
+    (r"^blocks\.(\d)\.norm2\.", r"transformer.\1.pre_norm_ffn.0."),
+    (r"^blocks\.(\d)\.mlp\.fc1\.", r"transformer.\1.pre_norm_ffn.1."),
+    (r"^blocks\.(\d)\.mlp\.fc2\.", r"transformer.\1.pre_norm_ffn.4."),
+    (r"^norm\.", "post_transformer_norm."),
+]
 # Towers of timm: entries of small models with the ways of projecting that open_clip has.
 TRUNKS: dict[str, dict[str, Any]] = {
     "MobileCLIP-B": dict(timm_model_name="vit_base_mci_224", timm_pool="token", timm_proj=None, image_size=224),
@@ -108,6 +121,28 @@ def test_towers_of_timm(kind, tmp_path, monkeypatch):
             check_both_ways(tmp_path, vision)
     else:
         check_both_ways(tmp_path, vision)
+
+
+def test_mobileclips_own_file(tmp_path):
+    """Its names, which timm turns into its own; two blocks."""
+    peer = randomised(timm.create_model("vit_base_mci_224", depth=2)).double()
+    drawn = {name: value for name, value in peer.state_dict().items() if value.ndim and name != "head.bias"}
+    original = {
+        "cls_token": drawn.pop("cls_token"),
+        "pos_embed.pos_embed.pos_embed": drawn.pop("pos_embed")[None],
+        "classifier.proj": drawn.pop("head.weight").T,
+    }
+    for name, value in drawn.items():
+        for ours, theirs in MOBILECLIP:
+            name = re.sub(ours, theirs, name)
+        original[name] = value
+    original = {f"image_encoder.model.{name}": value for name, value in original.items()}
+    peer.load_state_dict(timm.models.vision_transformer_hybrid._convert_mobileclip(original, peer), strict=True)
+    beside = {"text_encoder.projection_layer": torch.ones(2, 2), "logit_scale": torch.ones(())}
+    torch.save(original | beside, tmp_path / "mobileclip_b.pt")
+    found = assert_the_twins_agree(tmp_path / "mobileclip_b.pt", peer.eval())
+    assert (found.config.preprocessing.mean, found.source["format"]) == ((0.0,) * 3, "open_clip")
+    assert set(found.source["ignored"]) == set(beside)
 
 
 @pytest.mark.parametrize("change", [dict(act="quick_gelu"), dict(norm_eps=1e-6), dict(pre_norm=False)])

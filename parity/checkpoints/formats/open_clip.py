@@ -33,7 +33,7 @@ from .open_clip_tensors import SCALARS, is_openai, own_config, trunk_config
 from .opened import Opened
 from .settled import images_of
 from .timm import our_name, their_name
-from .translate import Entry, Theirs, Unused, fill
+from .translate import Entry, Theirs, Unused, canonical_shapes, fill
 from .weights import Weights
 
 __all__ = ["DOCUMENT", "NATIVE", "TARGET", "UNUSED", "WEIGHTS", "is_open_clip", "read", "write"]
@@ -48,7 +48,7 @@ _KERNELS = (
 )
 # What no tensor shows.
 _HIDDEN = ("num_heads", "act", "norm_eps", "global_pool")
-_TEXT = r"(text|transformer|token_embedding|ln_final|text_decoder)\..*|positional_embedding|text_projection|attn_mask"
+_TEXT = r"(text(_(en|de)coder)?|transformer|token_embedding|ln_final)\..*|positional_embedding|text_projection|attn_mask"
 
 UNUSED = (
     Unused(rf"{_TEXT}|logit_scale|logit_bias", "text tower or temperature: the image tower alone is read"),
@@ -90,7 +90,21 @@ NATIVE = (
     Entry("fc_norm", "visual.ln_post"),
     Entry("head.weight", "visual.proj", "d out -> out d"),
 )
-
+# MobileCLIP-B's own file, which is no file of open_clip's, but an image and a text tower as those are.
+MOBILECLIP = (
+    Entry("cls_token", "cls_token"),
+    Entry("pos_embed", "pos_embed.pos_embed.pos_embed", "1 1 n d -> 1 n d"),
+    Entry("patch_embed.stem.{i}.conv", "patch_emb.{i}.block.conv"),
+    Entry("patch_embed.stem.{i}.norm", "patch_emb.{i}.block.norm"),
+    Entry("blocks.{i}.norm1", "transformer.{i}.pre_norm_mha.0"),
+    Entry("blocks.{i}.attn.qkv", "transformer.{i}.pre_norm_mha.1.qkv_proj"),
+    Entry("blocks.{i}.attn.proj", "transformer.{i}.pre_norm_mha.1.out_proj"),
+    Entry("blocks.{i}.norm2", "transformer.{i}.pre_norm_ffn.0"),
+    Entry("blocks.{i}.mlp.fc1", "transformer.{i}.pre_norm_ffn.1"),
+    Entry("blocks.{i}.mlp.fc2", "transformer.{i}.pre_norm_ffn.4"),
+    Entry("norm", "post_transformer_norm"),
+    Entry("head.weight", "classifier.proj", "d out -> out d"),
+)
 
 # The families that have names here.
 HOLDS: tuple[type[Config], ...] = (VitConfig,)
@@ -111,7 +125,12 @@ def read(opened: Opened, given: Given) -> Checkpoint:
     path = opened.path
     document = find_document(path)
     config, name = (None, None) if document is None else _understood(document)
-    weights = _with_whole_names(opened.weights("open_clip", weights_file(path)))
+    weights = opened.weights("open_clip", weights_file(path))
+    if weights.kind == "mobileclip":
+        config = trunk_config(canonical_shapes(MOBILECLIP, weights.shapes), given, path=path)
+        filled = fill(MOBILECLIP, config, source=str(path))
+        return checkpoint_of(weights, given, config, filled, path=path, unused=UNUSED, format="open_clip")
+    weights = _with_whole_names(weights)
     _refuse_others(weights.shapes, path)
     is_trunk = any(name.startswith(TRUNK) for name in weights.shapes)
     if config is not None and document is not None:

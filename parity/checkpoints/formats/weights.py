@@ -37,6 +37,7 @@ ANCHORS: Mapping[str, re.Pattern[str]] = {
         # A tower that was saved alone has no `visual.`, and its convolution the name that a ResNet's first one has.
         "open_clip": r"visual\.(?:conv1|trunk\.patch_embed\.(?:proj|backbone\.0\.conv))\.weight"
         r"|(?<!visual\.)(?<!embeddings[./])class_embedding",
+        "mobileclip": r"patch_emb\.0\.block\.conv\.weight",
         "torchvision": r"conv_proj\.(?:weight|conv_bn_relu_0\.0\.weight)",
         "torchvision_swin": r"features\.1\.0\.norm1\.weight",
         "huggingface": rf"{_BASES}(?:embeddings[./](?:patch_embeddings?)[./](?:projection[./])?(?:weight|kernel)"
@@ -54,9 +55,13 @@ _KINDS = {
     "timm": ("canonical", "pvt", "cvnets"),
     "meta": ("canonical",),
     "microsoft": ("canonical",),
+    "open_clip": ("open_clip", "mobileclip"),
     "torchvision": ("torchvision", "torchvision_swin"),
 }
-OWNERS = {"canonical": "timm", "pvt": "timm", "cvnets": "timm", "torchvision_swin": "torchvision"}
+OWNERS = dict.fromkeys(("canonical", "pvt", "cvnets"), "timm") | {
+    "torchvision_swin": "torchvision",
+    "mobileclip": "open_clip",
+}
 # What the head is called, and the names that one linear layer of it may be under.
 _HEADS = {
     "canonical": ("head", "head"),
