@@ -48,7 +48,7 @@ _KERNELS = (
 )
 # What no tensor shows.
 _HIDDEN = ("num_heads", "act", "norm_eps", "global_pool")
-_TEXT = r"(text(_(en|de)coder)?|transformer|token_embedding|ln_final)\..*|positional_embedding|text_projection|attn_mask"
+_TEXT = r"(text(_\w+)?|transformer|token_embedding|ln_final)\..*|positional_embedding|text_projection|attn_mask"
 
 UNUSED = (
     Unused(rf"{_TEXT}|logit_scale|logit_bias", "text tower or temperature: the image tower alone is read"),
