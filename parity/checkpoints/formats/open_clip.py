@@ -41,11 +41,8 @@ __all__ = ["DOCUMENT", "NATIVE", "TARGET", "UNUSED", "WEIGHTS", "is_open_clip", 
 TRUNK = "visual.trunk."
 _PROJECTION = "visual.head.proj"
 _BLOCK = "visual.transformer.resblocks.{i}"
-# MobileCLIP-B has a stem of convolutions.
-_KERNELS = (
-    *("visual.conv1.weight", f"{TRUNK}patch_embed.proj.weight"),
-    f"{TRUNK}patch_embed.backbone.0.conv.weight",
-)
+# Of open_clip's own towers, of timm's, and of MobileCLIP-B's, which has a stem of convolutions.
+_KERNELS = ("visual.conv1.weight", f"{TRUNK}patch_embed.proj.weight", f"{TRUNK}patch_embed.backbone.0.conv.weight")
 # What no tensor shows.
 _HIDDEN = ("num_heads", "act", "norm_eps", "global_pool")
 _TEXT = r"(text(_\w+)?|transformer|token_embedding|ln_final)\..*|positional_embedding|text_projection|attn_mask"
