@@ -227,7 +227,10 @@ def _positions(file: _File, fields: Mapping[str, Any]) -> dict[str, Any]:
             "class": int(fields["class_token"]),
             "none": 0,
         }
-        names = file.known.prefix or (("all", "class", "none") if fields["reg_tokens"] else ("all", "none"))
+        usual = ("all", "class", "none") if fields["reg_tokens"] else ("all", "none")
+        if fields.get("stem") == "mci":  # MobileCLIP-B has no position for its class token
+            usual = ("none", "all")
+        names = file.known.prefix or usual
         possible = {name: prefixes[name] for name in names}
         known = file.known.fields.get("image_size")
         grid = grid_of(given, count, patch_size, possible, path=file.path, known=known)

@@ -45,7 +45,10 @@ _BLOCK = "visual.transformer.resblocks.{i}"
 _KERNELS = ("visual.conv1.weight", f"{TRUNK}patch_embed.proj.weight", f"{TRUNK}patch_embed.backbone.0.conv.weight")
 # What no tensor shows.
 _HIDDEN = ("num_heads", "act", "norm_eps", "global_pool")
-_TEXT = r"(text(_\w+)?|transformer|token_embedding|ln_final)\..*|positional_embedding|text_projection|attn_mask"
+_TEXT = (
+    r"(text|text_encoder|text_decoder|transformer|token_embedding|ln_final)\..*"
+    r"|positional_embedding|text_projection|attn_mask"
+)
 
 UNUSED = (
     Unused(rf"{_TEXT}|logit_scale|logit_bias", "text tower or temperature: the image tower alone is read"),

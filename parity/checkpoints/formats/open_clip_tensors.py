@@ -74,10 +74,10 @@ def trunk_config(shapes: Mapping[str, Shape], given: Given, *, path: Path) -> Vi
         given: What the user says; collects what is assumed.
         path: What errors call the file.
     """
-    if "patch_embed.stem.0.conv.weight" in shapes:  # MobileCLIP-B, whose class token has no position
+    images = _USUAL_IMAGES
+    if "patch_embed.stem.0.conv.weight" in shapes:
         images = (get("vit_base_mci_224").preprocessing, "that of MobileCLIP")
-        return infer(shapes, given, path=path, known=Known(prefix=("none", "all"), usual_images=images))
-    return infer(shapes, given, path=path, known=Known(usual_images=_USUAL_IMAGES))
+    return infer(shapes, given, path=path, known=Known(usual_images=images))
 
 
 def _of_openai(weights: Weights, given: Given, path: Path) -> dict[str, Any]:

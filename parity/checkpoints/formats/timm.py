@@ -224,8 +224,6 @@ def _known(weights: Weights, beside: Iterable[str]) -> Known:
     if any(re.search(r"dino_head|dino_loss|\bhead\.last_layer", name) for name in beside):
         fields["pos_embed_resize"] = "bicubic_offset"
     is_deit3 = "blocks.0.gamma_1" in names and "blocks.0.attn.qkv.bias" in names and "pos_embed" in names
-    if "patch_embed.backbone.0.conv.weight" in names:  # MobileCLIP-B has none for its class token either
-        return Known(fields=fields, prefix=("none", "all"))
     if not is_deit3:
         return Known(fields=fields)
     rope = "DeiT III, which has these names, has none; timm's vit_*_rope_ape_* have them"

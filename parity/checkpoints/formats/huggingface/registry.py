@@ -79,8 +79,6 @@ def choose(config: Config, source: Mapping[str, Any], *, path: str) -> Architect
             return kind
         other = sum(reason.partition(":")[0] not in config.numerics for reason in reasons)
         tried.append((other, len(reasons), f"{kind.name}, can't hold {'; '.join(reasons)}"))
-    if not tried:
-        raise CheckpointError(f"{path}: transformers has no class for this model, nor one that is near to it")
     other, _, nearest = min(tried, key=lambda reasons: reasons[:2])
     hint = "" if other else "\n--numerics huggingface takes its own"
     raise CheckpointError(f"{path}: transformers has no class for this model; the nearest, {nearest}{hint}")
